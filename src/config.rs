@@ -1,0 +1,155 @@
+//! What the operator asked for: read once at start, checked whole, then handed down by value.
+//!
+//! Process environment beats `.env` beats `inflightd.toml` beats defaults; flags beat all. Each key stands
+//! once, in [`keys`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod env;
+pub mod keys;
+pub mod ladder;
+
+pub use ladder::Ladder;
+
+/// A text that must never be shown: `Debug` prints nothing of it, `Display` does not exist.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself, for the one place that must send or compare it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Which log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Only what must never be.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// One line a call, and the daemon's own life.
+    Info,
+    /// What a developer of inflightd looks at.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The bounds of everything that could grow.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Permits over all providers.
+    pub global: usize,
+    /// Runs at work for each client session.
+    pub session: usize,
+    /// Runs that wait in one provider's queue, and in one session's.
+    pub queue: usize,
+    /// Executions in all, waiting or working.
+    pub executions: usize,
+    /// Connections served; above, the answer is 503.
+    pub connections: usize,
+    /// Waiters on one flight.
+    pub waiters: usize,
+    /// Bytes of one WebSocket frame or message, or of one HTTP body.
+    pub frame_bytes: usize,
+    /// Bytes of one result.
+    pub result_bytes: usize,
+    /// Bytes that wait to be written to one slow reader.
+    pub write_queue_bytes: usize,
+}
+
+/// What a broken `offline` provider plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfflineFault {
+    /// It answers.
+    None,
+    /// It refuses every call.
+    Error,
+    /// It never answers.
+    Hang,
+}
+
+/// The built-in provider that needs no key.
+#[derive(Debug, Clone)]
+pub struct OfflineConfig {
+    /// How long each answer takes.
+    pub latency: Duration,
+    /// What it plays.
+    pub fault: OfflineFault,
+    /// Permits.
+    pub max_inflight: usize,
+}
+
+/// One OpenAI-compatible provider that has a key.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// The name users call it by: `kimi`, `glm`, `openai`.
+    pub name: &'static str,
+    /// Where `/chat/completions` lives, without a trailing slash.
+    pub base_url: String,
+    /// Its key.
+    pub api_key: Secret,
+    /// The model when the caller names none.
+    pub model: String,
+    /// Permits.
+    pub max_inflight: usize,
+    /// The innermost rung: how long one request may take.
+    pub timeout: Duration,
+}
+
+/// Everything `serve` needs, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The one address of all doors.
+    pub listen: SocketAddr,
+    /// The token every caller must bring; `None` only on loopback.
+    pub token: Option<Secret>,
+    /// Origins allowed beside the daemon's own.
+    pub allowed_origins: Vec<String>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_level: LogLevel,
+    /// Threads of the runtime; `None` follows the machine.
+    pub worker_threads: Option<usize>,
+    /// Bounds.
+    pub limits: Limits,
+    /// The ladder of timeouts, validated.
+    pub ladder: Ladder,
+    /// Providers with a key, in the order in which they are preferred.
+    pub providers: Vec<ProviderConfig>,
+    /// The provider that is always there.
+    pub offline: OfflineConfig,
+    /// Between two looks of the health task.
+    pub health_interval: Duration,
+    /// What a drain may take.
+    pub drain_timeout: Duration,
+    /// How long a paid-for call is kept for a caller that lost its connection.
+    pub reattach: Duration,
+    /// A TOML file with prompt tools, instead of the built-in ones.
+    pub tools_file: Option<PathBuf>,
+}

@@ -1,0 +1,2 @@
+//! `inflightd`: one daemon between AI clients and everything they call.
+pub mod config;

@@ -1,0 +1,2 @@
+//! The `inflightd` command.
+fn main() {}
