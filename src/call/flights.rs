@@ -1,0 +1,143 @@
+//! Calls in the air, by key: the one place where a key is looked up, inserted and removed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::{DashMap, Entry};
+
+use crate::call::flight::{Boarding, Flight, NoSeat, SeatNo};
+use crate::call::key::{BuildKeyHasher, CallKey};
+use crate::call::outcome::{CallError, Full, Outcome};
+
+/// The flights of a daemon, and how many Executions they may be.
+#[derive(Debug)]
+pub struct Flights {
+    by_key: DashMap<CallKey, Arc<Flight>, BuildKeyHasher>,
+    generations: AtomicU64,
+    executions: AtomicUsize,
+    max_executions: usize,
+}
+
+/// How a caller came aboard.
+pub enum Aboard {
+    /// It joined a flight in the air.
+    Joined(Arc<Flight>, SeatNo),
+    /// It opened one, whose Run is still to be started under this guard.
+    Opened(RunGuard, SeatNo),
+}
+
+impl Flights {
+    /// No flights yet, and room for `max_executions`.
+    pub fn new(max_executions: usize) -> Self {
+        Self {
+            by_key: DashMap::with_hasher(BuildKeyHasher::default()),
+            generations: AtomicU64::new(0),
+            executions: AtomicUsize::new(0),
+            max_executions,
+        }
+    }
+
+    /// Joins the flight in the air, or opens one: one atomic step for each key.
+    ///
+    /// # Errors
+    /// The flight has too many waiters, or there are too many Executions.
+    pub fn board(self: &Arc<Self>, boarding: Boarding) -> Result<Aboard, CallError> {
+        let Some(key) = boarding.key else { return self.open(boarding, |_| ()) };
+        match self.by_key.entry(key) {
+            Entry::Vacant(vacant) => self.open(boarding, |flight| {
+                vacant.insert(Arc::clone(flight));
+            }),
+            Entry::Occupied(mut occupied) => {
+                let flight = occupied.get();
+                if !flight.has_arguments(&boarding.arguments) {
+                    // Two texts of one digest, made on purpose or by a chance of 1 in 2^128: each its own.
+                    let alone = Boarding { key: None, ..boarding };
+                    drop(occupied);
+                    return self.open(alone, |_| ());
+                }
+                match flight.board() {
+                    Ok(seat) => Ok(Aboard::Joined(Arc::clone(flight), seat)),
+                    Err(NoSeat::Full) => {
+                        let full = Full::Waiters { limit: boarding.rules.max_waiters };
+                        Err(CallError::Full { full, retry_after: Some(std::time::Duration::from_secs(1)) })
+                    }
+                    Err(NoSeat::Over) => self.open(boarding, |next| {
+                        occupied.insert(Arc::clone(next));
+                    }),
+                }
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, boarding: Boarding, list: impl FnOnce(&Arc<Flight>)) -> Result<Aboard, CallError> {
+        let before = self.executions.fetch_add(1, Ordering::AcqRel);
+        if before >= self.max_executions {
+            self.executions.fetch_sub(1, Ordering::AcqRel);
+            let full = Full::Executions { limit: self.max_executions };
+            return Err(CallError::Full { full, retry_after: Some(std::time::Duration::from_secs(1)) });
+        }
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let (flight, seat) = Flight::open(boarding, generation);
+        list(&flight);
+        Ok(Aboard::Opened(RunGuard { flights: Arc::clone(self), flight, landed: false }, seat))
+    }
+
+    /// Frees the key, then answers everybody aboard. A second landing is dropped.
+    fn land(&self, flight: &Flight, outcome: Outcome) {
+        if !flight.close_doors() {
+            return;
+        }
+        if let Some(key) = flight.key() {
+            self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());
+        }
+        flight.publish(outcome);
+    }
+
+    /// Executions that wait or work.
+    pub fn executions(&self) -> usize {
+        self.executions.load(Ordering::Acquire)
+    }
+
+    /// Keys in the map.
+    pub fn keys(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Flights in the map for which nobody works: there must be none.
+    pub fn without_run(&self) -> Vec<Arc<Flight>> {
+        let flights = self.by_key.iter().filter(|entry| !entry.value().has_run());
+        flights.map(|entry| Arc::clone(entry.value())).collect()
+    }
+}
+
+/// Lands the flight with an error if its Run is lost: it panicked, or its task was aborted.
+#[must_use = "without its guard a lost Run would answer nobody"]
+#[derive(Debug)]
+pub struct RunGuard {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    landed: bool,
+}
+
+impl RunGuard {
+    /// Whose Run it guards.
+    pub fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// The Run ended, with this: everybody is answered.
+    pub fn land(&mut self, outcome: Outcome) {
+        self.landed = true;
+        self.flights.land(&self.flight, outcome);
+    }
+}
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.flights.land(&self.flight, Err(Arc::new(CallError::Lost)));
+        }
+        self.flight.run_ended();
+        self.flights.executions.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,297 @@
+//! How a call ends: typed where it arises, and turned into what a client may see in one place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::canonical::CanonicalError;
+use crate::ids::{ExecutionId, RequestId};
+use crate::phase::Terminal;
+use crate::provider::{Fault, Reply};
+use crate::tool::Misfit;
+
+/// What a flight ends with, shared by all its waiters.
+pub type Outcome = Result<Arc<Reply>, Arc<CallError>>;
+
+/// Error codes on the wire: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The frame or body is not a request.
+    InvalidRequest,
+    /// An argument does not fit.
+    ValidationError,
+    /// No such tool.
+    ToolNotFound,
+    /// No or a wrong token.
+    Unauthorized,
+    /// Too many calls at once.
+    OverCapacity,
+    /// It waited too long for its turn.
+    QueueTimeout,
+    /// It worked, or was waited for, too long.
+    Timeout,
+    /// The caller took it back.
+    Cancelled,
+    /// The provider failed.
+    ProviderError,
+    /// The work began, and nobody knows whether it was done.
+    OutcomeUnknown,
+    /// The daemon is going down.
+    ShuttingDown,
+    /// A fault of the daemon's own.
+    InternalError,
+}
+
+impl Code {
+    /// Its name on the wire.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "INVALID_REQUEST",
+            Self::ValidationError => "VALIDATION_ERROR",
+            Self::ToolNotFound => "TOOL_NOT_FOUND",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::OverCapacity => "OVER_CAPACITY",
+            Self::QueueTimeout => "QUEUE_TIMEOUT",
+            Self::Timeout => "TIMEOUT",
+            Self::Cancelled => "CANCELLED",
+            Self::ProviderError => "PROVIDER_ERROR",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::InternalError => "INTERNAL_ERROR",
+        }
+    }
+
+    /// How such a call ended.
+    pub fn terminal(self) -> Terminal {
+        match self {
+            Self::InvalidRequest
+            | Self::ValidationError
+            | Self::ToolNotFound
+            | Self::Unauthorized
+            | Self::OverCapacity
+            | Self::ShuttingDown => Terminal::Rejected,
+            Self::QueueTimeout | Self::Timeout => Terminal::Timeout,
+            Self::Cancelled => Terminal::Cancelled,
+            Self::ProviderError | Self::OutcomeUnknown | Self::InternalError => Terminal::Error,
+        }
+    }
+}
+
+/// Which bound was reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// A provider's queue, a session's queue, or the one for all.
+    #[error("The queue of {name} is full ({limit} waiting)")]
+    Queue {
+        /// Whose.
+        name: Arc<str>,
+        /// Its bound.
+        limit: usize,
+    },
+    /// Executions in all.
+    #[error("Maximum concurrent sessions ({limit}) reached. Active sessions: {limit}")]
+    Executions {
+        /// The bound.
+        limit: usize,
+    },
+    /// Waiters on one flight.
+    #[error("Too many callers wait for this same call ({limit})")]
+    Waiters {
+        /// The bound.
+        limit: usize,
+    },
+    /// Calls under way on one connection.
+    #[error("Too many calls are under way on this connection ({limit})")]
+    Connection {
+        /// The bound.
+        limit: usize,
+    },
+}
+
+/// Why a call has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// What came is not a request.
+    #[error("{0}")]
+    Invalid(String),
+    /// No such tool.
+    #[error("There is no tool `{name}`{}", suggestion(near))]
+    NoSuchTool {
+        /// What was asked for, cut to 64 characters.
+        name: String,
+        /// Names near to it.
+        near: Vec<String>,
+    },
+    /// An argument does not fit the tool's schema.
+    #[error("{0}")]
+    Misfit(#[from] Misfit),
+    /// The arguments have no canonical form.
+    #[error("arguments: {0}")]
+    Arguments(#[from] CanonicalError),
+    /// A bound was reached.
+    #[error("{full}")]
+    Full {
+        /// Which.
+        full: Full,
+        /// When it is worth to come back.
+        retry_after: Option<Duration>,
+    },
+    /// It waited for its turn as long as calls may.
+    #[error("Waited {:.1}s for {name} without getting a turn", waited.as_secs_f64())]
+    QueueTimeout {
+        /// For what.
+        name: Arc<str>,
+        /// How long.
+        waited: Duration,
+        /// When it is worth to come back.
+        retry_after: Duration,
+    },
+    /// The work took longer than its rung of the ladder.
+    #[error("{provider} provider timeout after {}s (session: {execution})", seconds(*after))]
+    ProviderTimeout {
+        /// Who worked.
+        provider: Arc<str>,
+        /// For how long.
+        after: Duration,
+        /// In which Execution.
+        execution: ExecutionId,
+    },
+    /// The waiter's own deadline came.
+    #[error(
+        "No answer within {}s (request: {request}){}",
+        seconds(*after),
+        if *still_running { "; the work goes on: call get_request with this id to collect its outcome" } else { "" }
+    )]
+    WaiterTimeout {
+        /// Whose.
+        request: RequestId,
+        /// How long it waited.
+        after: Duration,
+        /// Whether the work goes on, and its outcome will be kept.
+        still_running: bool,
+    },
+    /// The caller took it back.
+    #[error("The call was cancelled")]
+    Cancelled,
+    /// The provider failed, and the work surely had no lasting effect.
+    #[error("{0}")]
+    Provider(#[from] Fault),
+    /// A write began, and nobody knows whether it was done.
+    #[error("{tool} began and then {what}: it may or may not have been done")]
+    OutcomeUnknown {
+        /// Which tool.
+        tool: Arc<str>,
+        /// What happened.
+        what: &'static str,
+    },
+    /// The reply is larger than can be delivered.
+    #[error("The result has {bytes} bytes, more than the {limit} that can be delivered")]
+    TooLarge {
+        /// How large.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// The daemon is going down.
+    #[error("Session manager is shutting down, cannot create new sessions")]
+    ShuttingDown,
+    /// The work panicked, or its task was lost.
+    #[error("The daemon failed while working on this call; it was not your call's fault")]
+    Lost,
+}
+
+fn suggestion(near: &[String]) -> String {
+    if near.is_empty() {
+        return String::new();
+    }
+    format!("; near to it: {}", near.join(", "))
+}
+
+/// Whole seconds without a fraction, others with one digit.
+fn seconds(span: Duration) -> String {
+    if span.subsec_millis() == 0 { span.as_secs().to_string() } else { format!("{:.1}", span.as_secs_f64()) }
+}
+
+impl CallError {
+    /// Its code on the wire: one match, so that a new error cannot be forgotten.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) => Code::InvalidRequest,
+            Self::NoSuchTool { .. } => Code::ToolNotFound,
+            Self::Misfit(_) | Self::Arguments(_) => Code::ValidationError,
+            Self::Full { .. } | Self::TooLarge { .. } => Code::OverCapacity,
+            Self::QueueTimeout { .. } => Code::QueueTimeout,
+            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } => Code::Timeout,
+            Self::Cancelled => Code::Cancelled,
+            Self::Provider(Fault::TooLarge { .. }) => Code::OverCapacity,
+            Self::Provider(_) => Code::ProviderError,
+            Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
+            Self::ShuttingDown => Code::ShuttingDown,
+            Self::Lost => Code::InternalError,
+        }
+    }
+
+    /// Whether the same call may do better later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Invalid(_)
+            | Self::NoSuchTool { .. }
+            | Self::Misfit(_)
+            | Self::Arguments(_)
+            | Self::Cancelled
+            | Self::OutcomeUnknown { .. }
+            | Self::TooLarge { .. } => false,
+            Self::WaiterTimeout { still_running, .. } => !still_running,
+            Self::Full { .. } | Self::QueueTimeout { .. } | Self::ProviderTimeout { .. } | Self::ShuttingDown | Self::Lost => {
+                true
+            }
+            Self::Provider(fault) => fault.retryable(),
+        }
+    }
+
+    /// When it is worth to come back, in whole milliseconds.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        let after = match self {
+            Self::Full { retry_after, .. } => *retry_after,
+            Self::QueueTimeout { retry_after, .. } => Some(*retry_after),
+            Self::Provider(fault) => fault.retry_after(),
+            _ => None,
+        };
+        after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// The argument that does not fit, if that is what is wrong.
+    pub fn argument(&self) -> Option<&str> {
+        match self {
+            Self::Misfit(misfit) => Some(&misfit.path),
+            Self::Arguments(_) => Some("arguments"),
+            _ => None,
+        }
+    }
+
+    /// Whether the work goes on although this caller got no reply.
+    pub fn still_running(&self) -> bool {
+        matches!(self, Self::WaiterTimeout { still_running: true, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_those_of_the_specification() {
+        let full = CallError::Full { full: Full::Executions { limit: 200 }, retry_after: None };
+        assert_eq!(full.to_string(), "Maximum concurrent sessions (200) reached. Active sessions: 200");
+        let execution = ExecutionId::mint();
+        let late = CallError::ProviderTimeout { provider: Arc::from("kimi"), after: Duration::from_secs(180), execution };
+        assert_eq!(late.to_string(), format!("kimi provider timeout after 180s (session: {execution})"));
+        assert_eq!(CallError::ShuttingDown.to_string(), "Session manager is shutting down, cannot create new sessions");
+    }
+
+    #[test]
+    fn a_wait_worth_waiting_is_never_zero() {
+        let full = Full::Queue { name: Arc::from("glm"), limit: 1 };
+        let error = CallError::Full { full, retry_after: Some(Duration::from_micros(3)) };
+        assert_eq!(error.retry_after_ms(), Some(1));
+    }
+}

@@ -1,0 +1,65 @@
+//! Leases: what a Run holds while it works, and who holds what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::call::flight::Flight;
+use crate::call::queue::Permit;
+use crate::deadline::Deadline;
+
+/// Who holds permits, since when, past which deadline.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// Whose Run works under them.
+    pub flight: Arc<Flight>,
+    /// Since when.
+    pub since: Instant,
+    /// When it must have ended.
+    pub deadline: Deadline,
+}
+
+/// All leases of the daemon.
+#[derive(Debug, Default)]
+pub struct Leases {
+    holders: Mutex<Slab<Holder>>,
+}
+
+impl Leases {
+    /// Binds permits, narrow to wide, to the Run that works under them.
+    pub fn grant(self: &Arc<Self>, provider: Permit, global: Permit, holder: Holder) -> Lease {
+        let entry = self.holders.lock().insert(holder);
+        Lease { leases: Arc::clone(self), entry, _provider: provider, _global: global }
+    }
+
+    /// Everybody who holds one.
+    pub fn holders(&self) -> Vec<Holder> {
+        self.holders.lock().iter().map(|(_, holder)| holder.clone()).collect()
+    }
+
+    /// Those past their deadline by more than `grace`.
+    pub fn overdue(&self, now: Instant, grace: Duration) -> Vec<Holder> {
+        let holders = self.holders.lock();
+        holders.iter().map(|(_, holder)| holder).filter(|holder| holder.deadline.overdue(now) > grace).cloned().collect()
+    }
+}
+
+/// The guard of a Run's permits: held until the work has really ended. It cannot be cloned, and dropping it is
+/// the only way to give it back.
+#[must_use = "a lease that is dropped bounds nothing"]
+#[derive(Debug)]
+pub struct Lease {
+    leases: Arc<Leases>,
+    entry: usize,
+    _provider: Permit,
+    _global: Permit,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.holders.lock().try_remove(self.entry);
+    }
+}

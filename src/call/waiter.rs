@@ -1,0 +1,241 @@
+//! One caller that waits: it leaves at its own deadline, when it takes its call back, or when it is dropped
+//! because its connection went. Whichever way, it ends exactly once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
+use crate::call::outcome::{CallError, Outcome};
+use crate::call::watch::Watch;
+use crate::deadline::Deadline;
+use crate::ids::{ExecutionId, PrincipalId, RequestId};
+use crate::lifecycle::{Record, Role, Spent};
+use crate::phase::{Phase, Terminal};
+use crate::tool::{Effect, Tool};
+
+/// What a caller is told at the end.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The daemon's own id of the call.
+    pub request: RequestId,
+    /// In which Execution it was worked on.
+    pub execution: Option<ExecutionId>,
+    /// How the caller came to it.
+    pub role: Option<Role>,
+    /// Who worked.
+    pub provider: Option<Arc<str>>,
+    /// Where its time went.
+    pub spent: Spent,
+    /// The reply, or why there is none.
+    pub outcome: Outcome,
+}
+
+/// What a waiter is told.
+#[derive(Debug)]
+pub enum News {
+    /// More of the text that is being made.
+    Text(String),
+    /// The end.
+    Answer(Answer),
+}
+
+/// One caller of one flight.
+///
+/// Dropping it before its answer is leaving because the connection went.
+#[must_use = "a waiter that is dropped has left"]
+pub struct Waiter {
+    watch: Arc<Watch>,
+    flight: Arc<Flight>,
+    seat: SeatNo,
+    request: RequestId,
+    principal: PrincipalId,
+    role: Role,
+    received: Instant,
+    patience: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    seen: Option<u64>,
+    seated: bool,
+    registered: bool,
+    done: bool,
+}
+
+/// What makes a waiter.
+pub struct Arrival {
+    /// Its id.
+    pub request: RequestId,
+    /// For whom.
+    pub principal: PrincipalId,
+    /// When it was received.
+    pub received: Instant,
+    /// How long it waits at most.
+    pub patience: Duration,
+    /// Whether it wants the text as it is made.
+    pub wants_text: bool,
+}
+
+/// Takes a waiting call back from afar.
+#[derive(Clone)]
+pub struct CancelHandle {
+    flight: Arc<Flight>,
+    seat: SeatNo,
+}
+
+impl CancelHandle {
+    /// Takes it back. Its waiter then answers that it was cancelled, unless it has landed by now.
+    pub fn cancel(&self) {
+        self.flight.cancel(self.seat);
+    }
+}
+
+impl Waiter {
+    pub(super) fn new(watch: Arc<Watch>, flight: Arc<Flight>, seat: SeatNo, role: Role, arrival: Arrival) -> Self {
+        Self {
+            watch,
+            flight,
+            seat,
+            request: arrival.request,
+            principal: arrival.principal,
+            role,
+            received: arrival.received,
+            patience: arrival.patience,
+            timer: None,
+            seen: arrival.wants_text.then_some(0),
+            seated: true,
+            registered: false,
+            done: false,
+        }
+    }
+
+    /// Lists it among the calls under way.
+    pub(super) fn register(&mut self) {
+        self.watch.began(self.request, self.principal, self.role, self.received, &self.flight);
+        self.registered = true;
+    }
+
+    /// Its id.
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// What takes it back from afar.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle { flight: Arc::clone(&self.flight), seat: self.seat }
+    }
+
+    /// The answer, if the flight has landed already: no timer, no waker.
+    pub(super) fn landed(mut self) -> Result<Answer, Self> {
+        match self.flight.outcome().cloned() {
+            Some(outcome) => Ok(self.end(outcome)),
+            None => Err(self),
+        }
+    }
+
+    /// The next thing it is told.
+    ///
+    /// Cancel safe: nothing is lost between two polls.
+    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+        match self.flight.look(self.seat, self.seen.as_mut(), cx) {
+            Poll::Ready(Sight::Text(text)) => return Poll::Ready(News::Text(text)),
+            Poll::Ready(Sight::Landed(outcome)) => return Poll::Ready(News::Answer(self.end(outcome))),
+            Poll::Ready(Sight::Cancelled) => {
+                return Poll::Ready(News::Answer(self.end(Err(Arc::new(CallError::Cancelled)))));
+            }
+            Poll::Pending => {}
+        }
+        let until = Deadline::since(self.received, self.patience).instant();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        match timer.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(News::Answer(self.give_up())),
+        }
+    }
+
+    /// Its own deadline came.
+    fn give_up(&mut self) -> Answer {
+        let still_running = self.leave(Leaving::DeadlineCame);
+        if still_running {
+            self.watch.keep(self.request, self.principal, &self.flight);
+        }
+        let error = CallError::WaiterTimeout { request: self.request, after: self.patience, still_running };
+        self.end(Err(Arc::new(error)))
+    }
+
+    fn leave(&mut self, why: Leaving) -> bool {
+        std::mem::take(&mut self.seated) && self.flight.leave(self.seat, why)
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Answer {
+        self.done = true;
+        // After landing, or after the call was taken back, this only clears the seat.
+        self.leave(Leaving::Cancelled);
+        let answer = Answer {
+            request: self.request,
+            execution: Some(self.flight.execution()),
+            role: Some(self.role),
+            provider: Some(Arc::clone(self.flight.provider())),
+            spent: self.spent(Instant::now()),
+            outcome,
+        };
+        self.watch.ended(record(self.principal, Arc::clone(&self.flight.tool().name), &answer), self.registered);
+        answer
+    }
+
+    /// Stages of the Execution count from when this waiter came: a follower did not wait before.
+    fn spent(&self, now: Instant) -> Spent {
+        let stages = self.flight.stages();
+        let late = self.received.saturating_duration_since(stages.start());
+        let since = |phase| stages.at(phase).map(|at| at.saturating_sub(late));
+        let total = now.saturating_duration_since(self.received);
+        let between = |from, to| match (since(from), since(to)) {
+            (Some(from), Some(to)) => to.saturating_sub(from),
+            (Some(from), None) => total.saturating_sub(from),
+            _ => Duration::ZERO,
+        };
+        Spent {
+            total,
+            queue: between(Phase::Queued, Phase::Dequeued),
+            permit: between(Phase::Dequeued, Phase::SessionAllocated),
+            provider: between(Phase::ProviderCallStart, Phase::ProviderCallEnd),
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let goes_on = self.leave(Leaving::ConnectionGone);
+        if goes_on && self.flight.tool().effect != Effect::Read {
+            self.watch.keep(self.request, self.principal, &self.flight);
+        }
+        // Nobody is there to be answered; the call's record still ends once.
+        self.end(Err(Arc::new(CallError::Cancelled)));
+    }
+}
+
+/// The record of a finished call.
+pub(super) fn record(principal: PrincipalId, tool: Arc<str>, answer: &Answer) -> Record {
+    let code = answer.outcome.as_ref().err().map(|error| error.code());
+    Record {
+        request: answer.request,
+        execution: answer.execution,
+        principal,
+        tool,
+        provider: answer.provider.clone(),
+        role: answer.role,
+        terminal: code.map_or(Terminal::Completed, crate::call::outcome::Code::terminal),
+        code: code.map(crate::call::outcome::Code::label),
+        spent: answer.spent,
+    }
+}
+
+/// The name under which a tool is recorded.
+pub(super) fn recorded_name(tool: Option<&Arc<Tool>>) -> Arc<str> {
+    tool.map_or_else(|| Arc::from("unknown"), |tool| Arc::clone(&tool.name))
+}

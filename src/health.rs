@@ -1,0 +1,221 @@
+//! Looks at the daemon itself: one line every so often, and an error for what must never be.
+//!
+//! It reports, and stops what is overdue. It never invents permits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::Calls;
+use crate::call::queue::PoolView;
+use crate::ids::{PrincipalId, RequestId};
+use crate::tool::Insight;
+
+/// A lease this long past its deadline is an error: the work was cut off at the deadline, or should have been.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// Sums may be wrong while somebody takes a permit; not twice, this far apart.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// Above this share of a limit, in percent, an operator should know.
+const BUSY_PERCENT: usize = 80;
+
+/// What one look sees.
+#[derive(Debug)]
+struct Look {
+    global: PoolView,
+    providers: Vec<(Arc<str>, PoolView)>,
+    leases: usize,
+    inflight: usize,
+    waiters: usize,
+    oldest: Duration,
+}
+
+impl Look {
+    fn at(calls: &Calls) -> Self {
+        let (global, providers) = calls.pools();
+        let holders = calls.leases().holders();
+        let now = Instant::now();
+        let age = |since: Instant| now.saturating_duration_since(since);
+        Self {
+            global,
+            providers,
+            leases: holders.len(),
+            inflight: calls.flights().executions(),
+            waiters: calls.watch().active(),
+            oldest: holders.iter().map(|holder| age(holder.since)).max().unwrap_or_default(),
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.global.queued + self.providers.iter().map(|(_, view)| view.queued).sum::<usize>()
+    }
+
+    /// Permits on their way to a lease are taken and not yet bound, so only more leases than permits are wrong.
+    fn is_balanced(&self) -> bool {
+        let taken: usize = self.providers.iter().map(|(_, view)| view.in_use).sum();
+        let within = |view: &PoolView| view.in_use <= view.limit;
+        let limits_hold = within(&self.global) && self.providers.iter().all(|(_, view)| within(view));
+        limits_hold && self.leases <= self.global.in_use && self.global.in_use <= taken
+    }
+
+    /// `global=3/24 kimi=2/6 glm=0/4 queued=1 inflight=5 waiters=9 oldest_ms=8123`
+    fn line(&self) -> String {
+        let mut line = format!("global={}/{}", self.global.in_use, self.global.limit);
+        for (name, view) in &self.providers {
+            line.push_str(&format!(" {name}={}/{}", view.in_use, view.limit));
+        }
+        let (queued, oldest_ms) = (self.queued(), self.oldest.as_millis());
+        line.push_str(&format!(" queued={queued} inflight={} waiters={} oldest_ms={oldest_ms}", self.inflight, self.waiters));
+        line
+    }
+}
+
+/// The daemon's own health, as the readiness door sees it.
+#[derive(Debug, Default)]
+pub struct Health {
+    broken: AtomicBool,
+}
+
+impl Health {
+    /// Whether something is that must never be.
+    pub fn broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Looks every `interval` until told to stop.
+    pub async fn watch(self: Arc<Self>, calls: Arc<Calls>, interval: Duration, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(interval) => self.look(&calls).await,
+            }
+        }
+    }
+
+    /// One look, and a second where the first saw sums that do not add up.
+    ///
+    /// Cancel safe: a look that is dropped reports nothing.
+    pub async fn look(&self, calls: &Calls) {
+        let mut look = Look::at(calls);
+        let mut unbalanced = false;
+        if !look.is_balanced() {
+            tokio::time::sleep(SECOND_LOOK).await;
+            look = Look::at(calls);
+            unbalanced = !look.is_balanced();
+        }
+        calls.watch().sweep();
+        tracing::info!(
+            global_in_use = look.global.in_use,
+            global_limit = look.global.limit,
+            queued = look.queued(),
+            inflight = look.inflight,
+            waiters = look.waiters,
+            "Semaphore health: {}",
+            look.line()
+        );
+        self.warn_of_use(&look);
+        let overdue = report_overdue(calls);
+        let lost = calls.flights().without_run();
+        for flight in &lost {
+            tracing::error!(session = %flight.execution(), tool = &*flight.tool().name, "a flight has no Run");
+        }
+        if unbalanced {
+            tracing::error!("permits do not add up, twice in a row: {}", look.line());
+        }
+        self.broken.store(unbalanced || overdue || !lost.is_empty(), Ordering::Release);
+    }
+
+    fn warn_of_use(&self, look: &Look) {
+        let all = std::iter::once(("global", look.global));
+        let each = look.providers.iter().map(|(name, view)| (&**name, *view));
+        for (name, view) in all.chain(each) {
+            if view.in_use * 100 > view.limit * BUSY_PERCENT {
+                tracing::warn!("{name} is busy: {} of {} permits in use, {} calls wait", view.in_use, view.limit, view.queued);
+            }
+        }
+    }
+}
+
+fn report_overdue(calls: &Calls) -> bool {
+    let now = Instant::now();
+    let overdue = calls.leases().overdue(now, OVERDUE);
+    for holder in &overdue {
+        let flight = &holder.flight;
+        tracing::error!(
+            session = %flight.execution(),
+            tool = &*flight.tool().name,
+            provider = &**flight.provider(),
+            held_ms = u64::try_from(now.saturating_duration_since(holder.since).as_millis()).unwrap_or(u64::MAX),
+            "a lease is past its deadline; its work is stopped"
+        );
+        flight.stop();
+    }
+    !overdue.is_empty()
+}
+
+impl Insight for Calls {
+    fn health(&self) -> Value {
+        let look = Look::at(self);
+        json!({
+            "status": if self.watch().lifecycle().draining() { "draining" } else { "ok" },
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.watch().lifecycle().uptime().as_secs(),
+            "inflight": look.inflight,
+            "waiters": look.waiters,
+            "queued": look.queued(),
+            "permits": permits(&look),
+        })
+    }
+
+    fn server_stats(&self) -> Value {
+        let look = Look::at(self);
+        let (totals, recent) = (self.watch().lifecycle().totals(), self.watch().lifecycle().recent());
+        json!({
+            "total_executions": totals.executions,
+            "successful": recent.successful,
+            "failed": recent.executions - recent.successful,
+            "average_duration_seconds": recent.average.as_secs_f64(),
+            "active_executions": look.inflight,
+            "queue_size": look.queued(),
+            "waiters": look.waiters,
+            "oldest_ms": u64::try_from(look.oldest.as_millis()).unwrap_or(u64::MAX),
+            "uptime_seconds": self.watch().lifecycle().uptime().as_secs(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "calls": {
+                "total": totals.calls,
+                "completed": totals.completed,
+                "error": totals.error,
+                "timeout": totals.timeout,
+                "cancelled": totals.cancelled,
+                "rejected": totals.rejected,
+            },
+            "dedup": {
+                "calls": totals.executions + totals.joined,
+                "executions": totals.executions,
+                "joined": totals.joined,
+                "executions_saved": totals.joined,
+            },
+            "permits": permits(&look),
+        })
+    }
+
+    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Value> {
+        self.watch().find(who, id)
+    }
+
+    fn active(&self, who: PrincipalId) -> Value {
+        self.watch().list(who)
+    }
+}
+
+fn permits(look: &Look) -> Value {
+    let view = |view: &PoolView| json!({"in_use": view.in_use, "limit": view.limit, "queued": view.queued});
+    let mut members = Map::from_iter([("global".to_owned(), view(&look.global))]);
+    members.extend(look.providers.iter().map(|(name, each)| (name.to_string(), view(each))));
+    Value::Object(members)
+}

@@ -1,0 +1,314 @@
+//! MCP, both eras, message by message: `initialize` opens a 2025-11-25-or-older connection; a request whose
+//! `_meta` names a protocol version is stateless (2026-07-28).
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::call::{Answer, CallError, Code, Options};
+use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
+use crate::proto::{CallFrame, Dialect, Request, Ticket, View, push_ms, push_retry};
+use crate::provider::push_json_string;
+
+mod params;
+
+use params::{Meta, Params};
+
+/// The newest revision of the stateless era.
+const STATELESS: &str = "2026-07-28";
+/// Revisions reached by `initialize`, the newest first.
+const HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+/// A protocol version that is not served.
+const UNSUPPORTED_VERSION: i32 = -32022;
+/// Tools on one page of a list.
+const PAGE: usize = 100;
+
+/// What a model is told about the whole.
+const INSTRUCTIONS: &str = "inflightd is one daemon between AI clients and everything they call. Identical calls in flight \
+    run once. An error result carries _meta[\"inflightd/error\"] with a code, whether a retry helps, and when. A call that \
+    timed out while its work goes on can be collected with get_request.";
+
+/// `{"name":…,"version":…}` of this daemon.
+const SERVER_INFO: &str = concat!("{\"name\":\"inflightd\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
+
+/// One MCP connection.
+#[derive(Debug, Default)]
+pub struct Mcp {
+    initialized: bool,
+}
+
+/// A request that is being read.
+struct Asked<'a> {
+    id: &'a str,
+    stateless: bool,
+}
+
+impl Dialect for Mcp {
+    fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
+        match jsonrpc::read(text) {
+            Message::Malformed(error) => Request::Reply(error),
+            Message::Response => Request::Nothing,
+            Message::Notification { method, params } => notification(&method.0, params),
+            Message::Request { id, method, params } => self.request(id, &method.0, params, view),
+        }
+    }
+
+    fn not_text(&self) -> Request<'static> {
+        Request::Reply(jsonrpc::error_response("null", INVALID_REQUEST, "messages must be text frames", None))
+    }
+
+    fn awaits_hello(&self) -> bool {
+        false
+    }
+
+    fn accepted(&self, _ticket: &Ticket, _patience: Duration) -> Option<String> {
+        None
+    }
+
+    fn progress(&self, ticket: &Ticket, message: &str) -> Option<String> {
+        let token = ticket.progress.as_deref()?;
+        let mut out = String::with_capacity(128 + message.len());
+        out.push_str("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
+        out.push_str(token);
+        out.push_str(",\"progress\":");
+        out.push_str(itoa::Buffer::new().format(ticket.told));
+        out.push_str(",\"message\":");
+        push_json_string(&mut out, message);
+        out.push_str("}}");
+        Some(out)
+    }
+
+    fn answer(&self, ticket: &Ticket, answer: &Answer) -> Option<String> {
+        let id = ticket.id.as_deref()?;
+        match &answer.outcome {
+            Ok(reply) => {
+                let mut out = open(id, ticket.stateless, reply.bytes());
+                out.push_str(reply.members());
+                if reply.is_error {
+                    out.push_str(",\"isError\":true");
+                }
+                push_meta(&mut out, ticket.stateless, answer, None);
+                Some(out)
+            }
+            Err(error) => refusal(id, ticket.stateless, answer, error),
+        }
+    }
+
+    fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
+        jsonrpc::error_response(ticket.id.as_deref().unwrap_or("null"), INVALID_REQUEST, &error.to_string(), None)
+    }
+}
+
+/// How a call that has no reply is answered: a cancelled one not at all, one that no tool could answer with a
+/// protocol error, every other with a result that a model can react to.
+fn refusal(id: &str, stateless: bool, answer: &Answer, error: &CallError) -> Option<String> {
+    match error.code() {
+        Code::Cancelled => None,
+        Code::ToolNotFound | Code::InvalidRequest => {
+            Some(jsonrpc::error_response(id, INVALID_PARAMS, &error.to_string(), None))
+        }
+        Code::ValidationError
+        | Code::Unauthorized
+        | Code::OverCapacity
+        | Code::QueueTimeout
+        | Code::Timeout
+        | Code::ProviderError
+        | Code::OutcomeUnknown
+        | Code::ShuttingDown
+        | Code::InternalError => {
+            let mut text = error.to_string();
+            if let Some(after) = error.retry_after_ms() {
+                text.push_str("; retry in ");
+                push_ms(&mut text, Duration::from_millis(after));
+                text.push_str(" ms");
+            }
+            let mut out = open(id, stateless, text.len() + 32);
+            out.push_str("\"content\":[{\"type\":\"text\",\"text\":");
+            push_json_string(&mut out, &text);
+            out.push_str("}],\"isError\":true");
+            push_meta(&mut out, stateless, answer, Some(error));
+            Some(out)
+        }
+    }
+}
+
+impl Mcp {
+    fn request<'a>(&mut self, id: &'a str, method: &str, params: Option<&'a str>, view: &View<'_>) -> Request<'a> {
+        let invalid = |text: &str| Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, text, None));
+        let params: Params<'a> = match params::read(params) {
+            Ok(params) => params,
+            Err(text) => return invalid(&text),
+        };
+        let asked = Asked { id, stateless: params.meta.version.is_some() };
+        if let Some(version) = &params.meta.version {
+            if !params.meta.has_capabilities {
+                return invalid("params._meta lacks io.modelcontextprotocol/clientCapabilities");
+            }
+            if version.0 != STATELESS {
+                return Request::Reply(unsupported(id, &version.0));
+            }
+        } else if !self.initialized && !matches!(method, "initialize" | "ping") {
+            let text = "initialize first, or name a protocol version in params._meta";
+            return Request::Reply(jsonrpc::error_response(id, INVALID_REQUEST, text, None));
+        }
+        match (method, asked.stateless) {
+            ("tools/call", _) => asked.call(params),
+            ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
+            ("initialize", false) => self.initialize(id, &params),
+            ("ping", false) => Request::Reply(jsonrpc::open_result(id, 2) + "}}"),
+            ("server/discover", true) => asked.discover(),
+            _ => {
+                let text = format!("there is no method `{}` here", method.chars().take(64).collect::<String>());
+                Request::Reply(jsonrpc::error_response(id, METHOD_NOT_FOUND, &text, None))
+            }
+        }
+    }
+
+    fn initialize(&mut self, id: &str, params: &Params<'_>) -> Request<'static> {
+        let Some(asked) = &params.protocol_version else {
+            return Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, "initialize needs protocolVersion", None));
+        };
+        self.initialized = true;
+        let version = HANDSHAKE.into_iter().find(|version| asked.0 == **version).unwrap_or("2025-11-25");
+        let mut out = jsonrpc::open_result(id, 512);
+        out.push_str("\"protocolVersion\":\"");
+        out.push_str(version);
+        out.push_str("\",\"capabilities\":{\"tools\":{}},\"serverInfo\":");
+        out.push_str(SERVER_INFO);
+        out.push_str(",\"instructions\":");
+        push_json_string(&mut out, INSTRUCTIONS);
+        out.push_str("}}");
+        Request::Reply(out)
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn call(self, params: Params<'a>) -> Request<'a> {
+        let invalid = |text: &str| Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
+        let Some(name) = params.name else { return invalid("tools/call needs a name") };
+        let arguments = params.arguments.map_or("{}", serde_json::value::RawValue::get);
+        if !arguments.starts_with('{') {
+            return invalid("arguments must be an object");
+        }
+        let Meta { progress, priority, timeout, dedup, extra, .. } = params.meta;
+        let ticket = Ticket {
+            id: Some(self.id.into()),
+            progress: progress.map(Into::into),
+            told: 0,
+            stateless: self.stateless,
+        };
+        let options = Options { priority, timeout, dedup, wants_text: ticket.progress.is_some() };
+        Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
+    }
+
+    /// One page of tools. Nothing changes the registry while the daemon runs, so a cursor is a place in it.
+    fn list(&self, cursor: Option<&str>, view: &View<'_>) -> Request<'static> {
+        let tools = view.registry.tools();
+        let from = cursor.map_or(Some(0), |cursor| cursor.strip_prefix("tools:")?.parse().ok());
+        let Some(from) = from.filter(|from| *from == 0 || *from < tools.len()) else {
+            return Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, "the cursor is not one of this list", None));
+        };
+        let mut out = open(self.id, self.stateless, 4096);
+        out.push_str("\"tools\":[");
+        for (at, tool) in tools.iter().skip(from).take(PAGE).enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(&tool.listing);
+        }
+        out.push(']');
+        if from + PAGE < tools.len() {
+            out.push_str(",\"nextCursor\":\"tools:");
+            out.push_str(itoa::Buffer::new().format(from + PAGE));
+            out.push('"');
+        }
+        self.close_list(out)
+    }
+
+    fn discover(&self) -> Request<'static> {
+        let mut out = open(self.id, self.stateless, 512);
+        out.push_str("\"supportedVersions\":[\"");
+        out.push_str(STATELESS);
+        out.push_str("\"],\"capabilities\":{\"tools\":{}},\"instructions\":");
+        push_json_string(&mut out, INSTRUCTIONS);
+        self.close_list(out)
+    }
+
+    /// What a client may keep, for how long, and whose it is.
+    fn close_list(&self, mut out: String) -> Request<'static> {
+        if self.stateless {
+            // The tools change only when the daemon is started anew: a minute is short enough.
+            out.push_str(",\"ttlMs\":60000,\"cacheScope\":\"private\",\"_meta\":{\"io.modelcontextprotocol/serverInfo\":");
+            out.push_str(SERVER_INFO);
+            out.push('}');
+        }
+        out.push_str("}}");
+        Request::Reply(out)
+    }
+}
+
+fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {
+    if method != "notifications/cancelled" {
+        return Request::Nothing;
+    }
+    match params::cancelled(params) {
+        Some(id) => Request::Cancel { id: Cow::Borrowed(id), acknowledge: None },
+        None => Request::Nothing,
+    }
+}
+
+fn unsupported(id: &str, requested: &str) -> String {
+    let mut data = format!("{{\"supported\":[\"{STATELESS}\"");
+    for version in HANDSHAKE {
+        data.push_str(",\"");
+        data.push_str(version);
+        data.push('"');
+    }
+    data.push_str("],\"requested\":");
+    push_json_string(&mut data, requested);
+    data.push('}');
+    jsonrpc::error_response(id, UNSUPPORTED_VERSION, "this protocol version is not served", Some(&data))
+}
+
+/// The start of a result, up to where its own members go.
+fn open(id: &str, stateless: bool, bytes: usize) -> String {
+    let mut out = jsonrpc::open_result(id, bytes + 320);
+    if stateless {
+        out.push_str("\"resultType\":\"complete\",");
+    }
+    out
+}
+
+/// Appends `_meta` and the closing braces.
+fn push_meta(out: &mut String, stateless: bool, answer: &Answer, error: Option<&CallError>) {
+    out.push_str(",\"_meta\":{\"inflightd/request_id\":\"");
+    answer.request.write_to(out);
+    if let Some(execution) = answer.execution {
+        out.push_str("\",\"inflightd/session_id\":\"");
+        execution.write_to(out);
+    }
+    if let Some(role) = answer.role {
+        out.push_str("\",\"inflightd/role\":\"");
+        out.push_str(role.label());
+    }
+    out.push_str("\",\"inflightd/duration_ms\":");
+    push_ms(out, answer.spent.total);
+    if let Some(usage) = answer.outcome.as_ref().ok().and_then(|reply| reply.usage) {
+        out.push_str(",\"inflightd/usage\":{\"prompt_tokens\":");
+        out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
+        out.push_str(",\"completion_tokens\":");
+        out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
+        out.push('}');
+    }
+    if let Some(error) = error {
+        out.push_str(",\"inflightd/error\":{\"code\":\"");
+        out.push_str(error.code().label());
+        out.push('"');
+        push_retry(out, error);
+        out.push('}');
+    }
+    if stateless {
+        out.push_str(",\"io.modelcontextprotocol/serverInfo\":");
+        out.push_str(SERVER_INFO);
+    }
+    out.push_str("}}}");
+}

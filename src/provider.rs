@@ -1,0 +1,227 @@
+//! What does the work: providers, and the vocabulary in which they are asked and answer.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::deadline::Deadline;
+
+pub mod catalog;
+pub mod chat;
+pub mod llm;
+pub mod offline;
+mod sse;
+
+/// Why a provider did not do the work. It names no prompt, no argument and no secret: a provider's own error
+/// text may quote any of them, so only its short machine-readable code is kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It said no: the work was surely not done.
+    #[error("{provider} refused the request with HTTP {status}{}", shown(code.as_deref()))]
+    Refused {
+        /// Who.
+        provider: Arc<str>,
+        /// The HTTP status.
+        status: u16,
+        /// Its own code for the error, if it has the form of one.
+        code: Option<String>,
+        /// When it says to come back.
+        retry_after: Option<Duration>,
+    },
+    /// No connection: the work was surely not begun.
+    #[error("{provider} cannot be reached: {reason}")]
+    Unreachable {
+        /// Who.
+        provider: Arc<str>,
+        /// Which step failed.
+        reason: &'static str,
+    },
+    /// The connection broke, or its answer made no sense: the work may have been done.
+    #[error("{provider} broke off its answer: {reason}")]
+    Broken {
+        /// Who.
+        provider: Arc<str>,
+        /// What was wrong.
+        reason: &'static str,
+    },
+    /// The answer is larger than `MAX_RESULT_BYTES`.
+    #[error("{provider} answered with more than {limit} bytes")]
+    TooLarge {
+        /// Who.
+        provider: Arc<str>,
+        /// The bound.
+        limit: usize,
+    },
+}
+
+fn shown(code: Option<&str>) -> String {
+    code.map(|code| format!(" ({code})")).unwrap_or_default()
+}
+
+impl Fault {
+    /// Whether the provider surely has not done the work, so that even a `write` may be asked again.
+    pub fn surely_not_done(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status < 500 || *status == 503,
+            Self::Unreachable { .. } => true,
+            Self::Broken { .. } | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// Whether the same call may do better later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => matches!(status, 408 | 409 | 429 | 500..),
+            Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// When the provider said to come back.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// Tokens as the provider counted them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What went in.
+    pub prompt_tokens: u64,
+    /// What came out.
+    pub completion_tokens: u64,
+}
+
+/// What a tool answered: serialised once, however many wait for it.
+#[derive(Debug)]
+pub struct Reply {
+    /// Members of the result object, without braces: `"content":[…]`, perhaps more.
+    members: String,
+    /// Where in `members` the content array stands.
+    content: Range<usize>,
+    /// The tool itself says that it failed.
+    pub is_error: bool,
+    /// Which model answered.
+    pub model: Option<Arc<str>>,
+    /// What it counted.
+    pub usage: Option<Usage>,
+}
+
+const CONTENT: &str = "\"content\":";
+
+impl Reply {
+    /// A reply of one text block.
+    pub fn text(text: &str) -> Self {
+        let mut members = String::with_capacity(text.len() + text.len() / 16 + 64);
+        members.push_str(CONTENT);
+        members.push_str("[{\"type\":\"text\",\"text\":");
+        push_json_string(&mut members, text);
+        members.push_str("}]");
+        let content = CONTENT.len()..members.len();
+        Self { members, content, is_error: false, model: None, usage: None }
+    }
+
+    /// A reply of one structured object, with its own text as content for clients that read only text.
+    pub fn structured(object: &serde_json::Value) -> Self {
+        let json = object.to_string();
+        let mut reply = Self::text(&json);
+        reply.members.push_str(",\"structuredContent\":");
+        reply.members.push_str(&json);
+        reply
+    }
+
+    /// Names the model that answered and what it counted.
+    #[must_use]
+    pub fn answered_by(mut self, model: Arc<str>, usage: Option<Usage>) -> Self {
+        self.model = Some(model);
+        self.usage = usage;
+        self
+    }
+
+    /// Members of the result object, without braces.
+    pub fn members(&self) -> &str {
+        &self.members
+    }
+
+    /// The content array.
+    pub fn content(&self) -> &str {
+        self.members.get(self.content.clone()).unwrap_or("[]")
+    }
+
+    /// How much memory the reply takes, about.
+    pub fn bytes(&self) -> usize {
+        self.members.len()
+    }
+}
+
+/// Appends `text` as a JSON string with its quotes.
+pub fn push_json_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(stop) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        let (plain, special) = rest.split_at(stop);
+        out.push_str(plain);
+        let mut characters = special.chars();
+        match characters.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(control) => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            None => {}
+        }
+        rest = characters.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+/// Where work in progress tells of itself. Telling never waits and never fails.
+pub trait Tell: Send + Sync {
+    /// The next piece of the text that is being made.
+    fn text(&self, piece: &str);
+}
+
+/// What the work is given beside its arguments.
+#[derive(Clone)]
+pub struct Context {
+    /// When the work must have ended: it travels with every request made for it.
+    pub deadline: Deadline,
+    /// Where to tell of progress.
+    pub tell: Arc<dyn Tell>,
+    /// The largest reply that can be delivered.
+    pub max_reply_bytes: usize,
+}
+
+/// Work that is ready to be done, once. Dropping what [`Job::run`] returned stops it.
+pub trait Job: Send {
+    /// Does the work.
+    fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_spelt_as_serde_json_spells_it() {
+        for text in ["", "plain", "é😀", "a\"b\\c\n\r\t\u{1}\u{1f}\u{7f}", "\n\n"] {
+            let mut out = String::new();
+            push_json_string(&mut out, text);
+            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn the_content_is_a_part_of_the_members() {
+        let reply = Reply::structured(&serde_json::json!({"a": 1}));
+        assert_eq!(reply.content(), r#"[{"type":"text","text":"{\"a\":1}"}]"#);
+        assert!(reply.members().ends_with(r#","structuredContent":{"a":1}"#));
+    }
+}

@@ -1,0 +1,148 @@
+//! The provider that needs no key and no network: a deterministic text of its input, with adjustable latency
+//! and failure. It serves a fresh machine, first tries, benchmarks and tests, and says so in each answer.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::config::{OfflineConfig, OfflineFault};
+use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole};
+use crate::provider::{Context, Fault, Reply, Usage};
+
+/// Its name.
+pub const NAME: &str = "offline";
+/// Its only model.
+pub const MODEL: &str = "offline-echo";
+
+/// The built-in provider.
+#[derive(Debug, Clone)]
+pub struct Offline {
+    latency: Duration,
+    fault: OfflineFault,
+}
+
+impl Offline {
+    /// The provider as configured.
+    pub fn new(config: &OfflineConfig) -> Self {
+        Self { latency: config.latency, fault: config.fault }
+    }
+
+    /// Answers with `text`, after the configured latency, unless a fault is configured.
+    pub fn echo(&self, text: String) -> BoxFuture<'static, Result<Reply, Fault>> {
+        let played = self.play();
+        if played.is_ready() {
+            return std::future::ready(Ok(Reply::text(&text))).boxed();
+        }
+        async move { played.await.map(|()| Reply::text(&text)) }.boxed()
+    }
+
+    /// Takes the time, and plays the fault.
+    fn play(&self) -> Played {
+        Played { latency: self.latency, fault: self.fault }
+    }
+}
+
+/// The part of an answer that is not its text.
+struct Played {
+    latency: Duration,
+    fault: OfflineFault,
+}
+
+impl Played {
+    fn is_ready(&self) -> bool {
+        self.latency.is_zero() && self.fault == OfflineFault::None
+    }
+
+    async fn act(self) -> Result<(), Fault> {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
+        match self.fault {
+            OfflineFault::None => Ok(()),
+            OfflineFault::Error => {
+                Err(Fault::Refused { provider: Arc::from(NAME), status: 500, code: Some("offline_fault".into()), retry_after: None })
+            }
+            OfflineFault::Hang => std::future::pending().await,
+        }
+    }
+}
+
+impl std::future::IntoFuture for Played {
+    type Output = Result<(), Fault>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.act().boxed()
+    }
+}
+
+impl ChatProvider for Offline {
+    fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
+        let played = self.play();
+        async move {
+            let text = answer(&request);
+            for piece in text.split_inclusive('\n') {
+                context.tell.text(piece);
+            }
+            played.await?;
+            let usage = Usage { prompt_tokens: words(&request), completion_tokens: count_words(&text) };
+            Ok(Reply::text(&text).answered_by(request.model, Some(usage)))
+        }
+        .boxed()
+    }
+}
+
+fn count_words(text: &str) -> u64 {
+    u64::try_from(text.split_whitespace().count()).unwrap_or(u64::MAX)
+}
+
+fn words(request: &ChatRequest) -> u64 {
+    request.messages.iter().map(|(_, text)| count_words(text)).sum()
+}
+
+/// The same question gives the same text; another question, another text.
+fn answer(request: &ChatRequest) -> String {
+    let mut text = String::from(
+        "[offline] This is a stand-in answer: no model was asked. Set KIMI_API_KEY, GLM_API_KEY or \
+         OPENAI_API_KEY and start inflightd again to ask a real model.\n",
+    );
+    let mut hash = blake3::Hasher::new();
+    for (role, message) in &request.messages {
+        hash.update(role.label().as_bytes()).update(&[0]).update(message.as_bytes()).update(&[0]);
+    }
+    let question = request.messages.iter().rev().find(|(role, _)| *role == ChatRole::User);
+    if let Some((_, question)) = question {
+        let start: String = question.chars().take(200).collect();
+        let cut = if start.len() < question.len() { "…" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "You sent {} lines, {} words, {} characters.\nIt begins: {start}{cut}\n",
+            question.lines().count(),
+            count_words(question),
+            question.chars().count(),
+        );
+    }
+    let _ = write!(text, "Digest of the whole question: {}", &hash.finalize().to_hex().as_str()[..16]);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> ChatRequest {
+        ChatRequest { model: Arc::from(MODEL), messages: vec![(ChatRole::User, text.into())], temperature: None }
+    }
+
+    #[test]
+    fn equal_questions_have_equal_answers_and_others_have_others() {
+        assert_eq!(answer(&request("one")), answer(&request("one")));
+        assert_ne!(answer(&request("one")), answer(&request("two")));
+        let long = "é".repeat(500);
+        assert!(answer(&request(&long)).contains('…'));
+    }
+}

@@ -1,0 +1,235 @@
+//! Log lines: rare ones through `tracing`, the one for each call through a bounded queue and one writer.
+//!
+//! Neither prompts, arguments nor secrets come here: nothing in this file takes any.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+use crate::config::{LogFormat, LogLevel};
+use crate::lifecycle::Record;
+
+/// Lines that may wait for the writer: a quarter of a second at 32,000 calls/s. More are dropped and counted.
+const WAITING_LINES: usize = 8192;
+
+/// How long the writer lets lines gather. Nobody reads faster, and one write carries them all.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Sends the log of this process to stderr. Only the first call in a process counts.
+pub fn start(format: LogFormat, level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    };
+    let ours = Targets::new().with_target("inflightd", level).with_default(LevelFilter::WARN);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
+    // An error means that this process has its log already: tests start several daemons in one.
+    let _ = match format {
+        LogFormat::Text => registry.with(lines.with_target(false).with_ansi(false).with_filter(ours)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_filter(ours)).try_init(),
+    };
+}
+
+/// Where the line for each call goes.
+#[derive(Debug, Clone)]
+pub struct CallLog {
+    shared: Option<Arc<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    lines: Mutex<Lines>,
+    come: Condvar,
+    gone: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    waiting: Vec<Record>,
+    writing: bool,
+}
+
+impl CallLog {
+    /// A log that writes nothing.
+    pub fn off() -> Self {
+        Self { shared: None }
+    }
+
+    /// A log that writes to stderr, where `level` asks for a line each call.
+    pub fn start(format: LogFormat, level: LogLevel) -> Self {
+        if level < LogLevel::Info {
+            return Self::off();
+        }
+        let shared = Arc::new(Shared::default());
+        let writer = Arc::clone(&shared);
+        let started = std::thread::Builder::new().name("call-log".into()).spawn(move || writer.run(format));
+        match started {
+            Ok(_) => Self { shared: Some(shared) },
+            Err(error) => {
+                tracing::warn!(%error, "no thread for the call log: calls are not logged");
+                Self::off()
+            }
+        }
+    }
+
+    /// Queues one line; never waits.
+    pub fn write(&self, record: &Record) {
+        let Some(shared) = &self.shared else { return };
+        let mut lines = shared.lines.lock();
+        if lines.waiting.len() >= WAITING_LINES {
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        lines.waiting.push(record.clone());
+        let first = lines.waiting.len() == 1;
+        drop(lines);
+        if first {
+            shared.come.notify_one();
+        }
+    }
+
+    /// Waits until what was queued is written, two seconds at most.
+    pub fn flush(&self) {
+        let Some(shared) = &self.shared else { return };
+        let mut lines = shared.lines.lock();
+        while !lines.waiting.is_empty() || lines.writing {
+            if shared.gone.wait_for(&mut lines, Duration::from_secs(2)).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, format: LogFormat) {
+        let mut text = String::new();
+        let mut batch = Vec::new();
+        loop {
+            let mut lines = self.lines.lock();
+            while lines.waiting.is_empty() {
+                self.come.wait(&mut lines);
+            }
+            drop(lines);
+            std::thread::sleep(GATHER);
+            let mut lines = self.lines.lock();
+            std::mem::swap(&mut lines.waiting, &mut batch);
+            lines.writing = true;
+            drop(lines);
+            text.clear();
+            for record in batch.drain(..) {
+                line(&mut text, &record, format);
+            }
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(dropped, "call log: lines came faster than they could be written");
+            }
+            // A log that cannot be written cannot be complained about.
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
+            self.lines.lock().writing = false;
+            self.gone.notify_all();
+        }
+    }
+}
+
+/// Appends a call's line. Every text in it is the daemon's own.
+fn line(out: &mut String, record: &Record, format: LogFormat) {
+    let ended_ms = record.request.minted_ms() + millis(record.spent.total);
+    let fields: [(&str, Option<&str>); 5] = [
+        ("tool", Some(&record.tool)),
+        ("outcome", Some(record.terminal.label())),
+        ("code", record.code),
+        ("role", record.role.map(crate::lifecycle::Role::label)),
+        ("provider", record.provider.as_deref()),
+    ];
+    let spent = record.spent;
+    let times = [
+        ("total_ms", spent.total),
+        ("queue_ms", spent.queue),
+        ("permit_ms", spent.permit),
+        ("provider_ms", spent.provider),
+        ("overhead_ms", spent.overhead()),
+    ];
+    // Writing to a String cannot fail.
+    match format {
+        LogFormat::Text => {
+            push_timestamp(out, ended_ms);
+            let _ = write!(out, "  INFO call request={}", record.request);
+            for (name, value) in fields {
+                let Some(value) = value else { continue };
+                let _ = write!(out, " {name}={value}");
+            }
+            for (name, value) in times {
+                let _ = write!(out, " {name}={:.3}", value.as_secs_f64() * 1e3);
+            }
+            out.push('\n');
+        }
+        LogFormat::Json => {
+            out.push_str("{\"timestamp\":\"");
+            push_timestamp(out, ended_ms);
+            let _ = write!(out, "\",\"level\":\"INFO\",\"message\":\"call\",\"request\":\"{}\"", record.request);
+            if let Some(execution) = record.execution {
+                let _ = write!(out, ",\"session\":\"{execution}\"");
+            }
+            for (name, value) in fields {
+                let Some(value) = value else { continue };
+                let _ = write!(out, ",\"{name}\":\"{value}\"");
+            }
+            for (name, value) in times {
+                let _ = write!(out, ",\"{name}\":{:.3}", value.as_secs_f64() * 1e3);
+            }
+            out.push_str(",\"target\":\"inflightd::call\"}\n");
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Appends `2026-11-21T02:52:55.123Z`.
+pub fn push_timestamp(out: &mut String, epoch_ms: u64) {
+    let (days, ms) = (epoch_ms / 86_400_000, epoch_ms % 86_400_000);
+    // Civil date from days, counted in eras of 400 years that begin on 1 March (H. Hinnant, "chrono-compatible
+    // low-level date algorithms").
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right_across_leap_days() {
+        let of = |epoch_ms| {
+            let mut text = String::new();
+            push_timestamp(&mut text, epoch_ms);
+            text
+        };
+        assert_eq!(of(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(of(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(of(1_795_229_575_123), "2026-11-21T02:52:55.123Z");
+        assert_eq!(of(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+    }
+}

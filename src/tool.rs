@@ -1,0 +1,158 @@
+//! What a client can call: specifications, effects, and the registry that finds them by name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ids::ToolId;
+use crate::provider::Job;
+
+pub mod builtin;
+pub mod prompt;
+pub mod registry;
+
+pub use builtin::{Builtin, Insight};
+pub use prompt::PromptTool;
+pub use registry::Registry;
+
+/// What calling a tool does to the world. It drives dedup, and what happens when the waiters leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// It changes nothing.
+    Read,
+    /// Doing it twice is doing it once.
+    Idempotent,
+    /// Each time counts.
+    Write,
+}
+
+impl Effect {
+    /// Its name in configuration and documents.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Idempotent => "idempotent",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Who may share one execution of equal calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dedup {
+    /// `read`: everybody of one principal.
+    Principal,
+    /// `guard`: one client session, which may dispatch its call twice.
+    Session,
+    /// `off`: nobody.
+    Off,
+}
+
+impl Dedup {
+    /// Reads a policy by its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "read" => Some(Self::Principal),
+            "guard" => Some(Self::Session),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+
+impl Effect {
+    /// The policy of a tool that names none. A write is never silently dropped.
+    pub fn default_dedup(self) -> Dedup {
+        match self {
+            Self::Read => Dedup::Principal,
+            Self::Idempotent => Dedup::Session,
+            Self::Write => Dedup::Off,
+        }
+    }
+}
+
+/// How long a read lingers for a waiter that lost its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// Cheap to do again: it lingers two seconds.
+    Cheap,
+    /// Paid for, as a model's answer is: it lingers `REATTACH_SECS`.
+    Paid,
+}
+
+/// What does a tool's work.
+#[derive(Debug)]
+pub enum Work {
+    /// Answered by the daemon itself, at once: no slot, no permit.
+    Builtin(Builtin),
+    /// The text it is sent, through every stage of the path.
+    Echo,
+    /// A question to a model.
+    Prompt(PromptTool),
+    /// Work that whoever embeds the daemon brings along.
+    Custom(Box<dyn CustomWork>),
+}
+
+/// Work that whoever embeds the daemon brings along: tests do.
+pub trait CustomWork: Send + Sync + std::fmt::Debug {
+    /// Makes ready to work on arguments that fit the tool's schema.
+    fn job(&self, arguments: &Value) -> Box<dyn Job>;
+}
+
+/// One tool, as registered.
+pub struct Tool {
+    /// Its place in the registry.
+    pub id: ToolId,
+    /// Its name, unique in the registry.
+    pub name: Arc<str>,
+    /// What it does to the world.
+    pub effect: Effect,
+    /// Who may share one execution.
+    pub dedup: Dedup,
+    /// How long it lingers.
+    pub worth: Worth,
+    /// Its rung of the ladder: how long one execution may work.
+    pub timeout: Duration,
+    /// What does the work.
+    pub work: Work,
+    /// Content hash of all the above.
+    pub definition: u64,
+    /// Its entry in a list of tools, as JSON: for MCP, with annotations.
+    pub listing: Box<str>,
+    /// The same for the op protocol: name, description and schema.
+    pub plain_listing: Box<str>,
+    validator: jsonschema::Validator,
+}
+
+/// Arguments that do not fit a tool's schema: where, and what was expected. Never the value itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("argument `{path}`: {message}")]
+pub struct Misfit {
+    /// JSON pointer of the argument, without its first slash; `arguments` for the whole.
+    pub path: String,
+    /// What does not fit.
+    pub message: String,
+}
+
+impl Tool {
+    /// Checks arguments against the tool's compiled schema.
+    pub fn check(&self, arguments: &Value) -> Result<(), Misfit> {
+        if self.validator.is_valid(arguments) {
+            return Ok(());
+        }
+        let Some(error) = self.validator.iter_errors(arguments).next() else { return Ok(()) };
+        let pointer = error.instance_path().to_string();
+        let path = pointer.trim_start_matches('/');
+        let path = if path.is_empty() { "arguments" } else { path };
+        Err(Misfit { path: path.into(), message: error.masked_with("the value").to_string() })
+    }
+}
+
+impl std::fmt::Debug for Tool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tool").field("name", &self.name).field("effect", &self.effect).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,300 @@
+//! Finds tools by name, and makes a call's arguments ready to be worked on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::Ladder;
+use crate::ids::ToolId;
+use crate::provider::catalog::{Catalog, ProviderEntry};
+use crate::provider::offline::Offline;
+use crate::provider::{Context, Fault, Job, Reply};
+use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
+use crate::tool::{Builtin, CustomWork, Effect, Misfit, PromptTool, Tool, Work, Worth};
+
+/// Why a registry cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Two tools of one name.
+    #[error("two tools are named `{0}`")]
+    Twice(String),
+    /// A name that clients could not carry.
+    #[error("the tool name `{0}` must be 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
+    Name(String),
+    /// A schema that is none.
+    #[error("the input schema of `{name}` is not a JSON Schema: {reason}")]
+    Schema {
+        /// Whose.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// All tools and providers.
+pub struct Registry {
+    tools: Vec<Arc<Tool>>,
+    by_name: HashMap<Arc<str>, Arc<Tool>>,
+    catalog: Catalog,
+}
+
+/// A call's work, ready to be done.
+pub struct Prepared {
+    /// Its place in the catalogue.
+    pub provider: usize,
+    /// Content hash of the definition with provider, place and model.
+    pub definition: u64,
+    /// The work.
+    pub job: Box<dyn Job>,
+}
+
+/// What is registered as one tool.
+pub struct Registration {
+    /// Its name.
+    pub name: String,
+    /// What a model chooses it by.
+    pub description: String,
+    /// What it does to the world.
+    pub effect: Effect,
+    /// How long it lingers.
+    pub worth: Worth,
+    /// Whose timeout holds.
+    pub class: TimeoutClass,
+    /// The JSON Schema of its arguments.
+    pub input_schema: Map<String, Value>,
+    /// What does the work.
+    pub work: Work,
+}
+
+impl Registry {
+    /// A registry of the built-in tools, `echo`, and the declared prompt tools.
+    pub fn new(catalog: Catalog, declared: &[Declaration], ladder: &Ladder) -> Result<Self, RegistryError> {
+        let mut registry = Self { tools: Vec::new(), by_name: HashMap::new(), catalog };
+        for declaration in declared {
+            registry.register(prompt(declaration), ladder)?;
+        }
+        registry.register(echo(), ladder)?;
+        for each in Builtin::ALL {
+            registry.register(builtin(each), ladder)?;
+        }
+        Ok(registry)
+    }
+
+    /// Adds a tool that whoever embeds the daemon brings along; it works under the provider `offline`.
+    pub fn add_custom(
+        &mut self,
+        name: &str,
+        effect: Effect,
+        worth: Worth,
+        work: Box<dyn CustomWork>,
+        ladder: &Ladder,
+    ) -> Result<(), RegistryError> {
+        let registration = Registration {
+            name: name.into(),
+            description: name.into(),
+            effect,
+            worth,
+            class: TimeoutClass::Workflow,
+            input_schema: Map::from_iter([("type".into(), "object".into())]),
+            work: Work::Custom(work),
+        };
+        self.register(registration, ladder)
+    }
+
+    fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if entry.name.is_empty() || entry.name.len() > 64 || !entry.name.bytes().all(fits) {
+            return Err(RegistryError::Name(entry.name));
+        }
+        let name: Arc<str> = Arc::from(&*entry.name);
+        if self.by_name.contains_key(&name) {
+            return Err(RegistryError::Twice(entry.name));
+        }
+        let id = ToolId(u32::try_from(self.tools.len()).unwrap_or(u32::MAX));
+        let tool = Arc::new(compile(id, entry, ladder)?);
+        self.by_name.insert(name, Arc::clone(&tool));
+        self.tools.push(tool);
+        Ok(())
+    }
+
+    /// All tools, in the order in which they are listed.
+    pub fn tools(&self) -> &[Arc<Tool>] {
+        &self.tools
+    }
+
+    /// The providers.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The tool of that name.
+    pub fn find(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.by_name.get(name)
+    }
+
+    /// Names near to one that is not there, nearest first.
+    pub fn near(&self, name: &str) -> Vec<String> {
+        let mut near: Vec<_> = self
+            .tools
+            .iter()
+            .map(|tool| (strsim::damerau_levenshtein(&tool.name, name), &tool.name))
+            .filter(|(distance, tool)| *distance <= 3.max(tool.len() / 3) || tool.contains(name))
+            .collect();
+        near.sort();
+        near.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
+    }
+
+    /// Makes arguments that fit the tool's schema ready to be worked on; `None` for a built-in tool, whose
+    /// answer needs no work.
+    ///
+    /// # Errors
+    /// A provider that is not there.
+    pub fn prepare(&self, tool: &Tool, arguments: Value) -> Result<Option<Prepared>, Misfit> {
+        let (offline_place, offline) = self.catalog.offline();
+        match &tool.work {
+            Work::Builtin(_) => Ok(None),
+            Work::Echo => {
+                let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
+                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, job }))
+            }
+            Work::Prompt(prompt) => {
+                let (provider, entry) = self.choose(&arguments)?;
+                let asked = arguments.get("model").and_then(Value::as_str);
+                let model = asked.map_or_else(|| Arc::clone(&entry.model), Arc::from);
+                let definition = definition_at(tool, entry, &model);
+                let request = prompt.question(model, &arguments);
+                let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
+                Ok(Some(Prepared { provider, definition, job }))
+            }
+            Work::Custom(work) => {
+                let job = work.job(&arguments);
+                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, job }))
+            }
+        }
+    }
+
+    fn choose(&self, arguments: &Value) -> Result<(usize, &ProviderEntry), Misfit> {
+        let asked = arguments.get("provider").and_then(Value::as_str);
+        let found = match asked {
+            Some(name) => self.catalog.find(name),
+            None => self.catalog.preferred(),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.catalog.entries().iter().map(|entry| &*entry.name).collect();
+            let message = format!("no such provider is configured here; there are: {}", names.join(", "));
+            Misfit { path: "provider".into(), message }
+        })
+    }
+}
+
+/// The definition's hash with whoever answers: 8 bytes each, so no text can stand for another.
+fn definition_at(tool: &Tool, entry: &ProviderEntry, model: &str) -> u64 {
+    let mut bytes = [0; 32];
+    let parts = [tool.definition, xxh3_64(entry.name.as_bytes()), xxh3_64(entry.place.as_bytes()), xxh3_64(model.as_bytes())];
+    for (to, part) in bytes.chunks_exact_mut(8).zip(parts) {
+        to.copy_from_slice(&part.to_le_bytes());
+    }
+    xxh3_64(&bytes)
+}
+
+fn take_text(arguments: Value) -> String {
+    match arguments {
+        Value::Object(mut members) => match members.remove("text") {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
+fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, RegistryError> {
+    let schema = Value::Object(entry.input_schema);
+    let validator = jsonschema::validator_for(&schema).map_err(|error| RegistryError::Schema {
+        name: entry.name.clone(),
+        reason: error.to_string(),
+    })?;
+    let plain = json!({"name": entry.name, "description": entry.description, "inputSchema": schema});
+    let mut listing = plain.clone();
+    if let Value::Object(members) = &mut listing {
+        members.insert("annotations".into(), annotations(entry.effect));
+    }
+    let timeout = match entry.class {
+        TimeoutClass::Workflow => ladder.workflow_tool,
+        TimeoutClass::Expert => ladder.expert_tool,
+    };
+    let source = format!("{plain}{:?}{}", entry.work, entry.effect.label());
+    Ok(Tool {
+        id,
+        name: Arc::from(&*entry.name),
+        effect: entry.effect,
+        dedup: entry.effect.default_dedup(),
+        worth: entry.worth,
+        timeout,
+        definition: xxh3_64(source.as_bytes()),
+        work: entry.work,
+        listing: listing.to_string().into(),
+        plain_listing: plain.to_string().into(),
+        validator,
+    })
+}
+
+fn annotations(effect: Effect) -> Value {
+    json!({"readOnlyHint": effect == Effect::Read, "idempotentHint": effect != Effect::Write, "destructiveHint": effect == Effect::Write})
+}
+
+fn prompt(declaration: &Declaration) -> Registration {
+    Registration {
+        name: declaration.name.clone(),
+        description: declaration.description.clone(),
+        effect: declaration.effect,
+        worth: PromptTool::WORTH,
+        class: declaration.class,
+        input_schema: declaration.input_schema.clone(),
+        work: Work::Prompt(PromptTool::new(declaration)),
+    }
+}
+
+fn echo() -> Registration {
+    let schema = json!({
+        "type": "object",
+        "required": ["text"],
+        "additionalProperties": false,
+        "properties": {"text": {"type": "string", "description": "What comes back."}},
+    });
+    let description = "Return the text it is sent. It goes through every stage that a real call goes through, so use it \
+        to try the connection and to measure it.";
+    Registration {
+        name: "echo".into(),
+        description: description.into(),
+        effect: Effect::Read,
+        worth: Worth::Cheap,
+        class: TimeoutClass::Workflow,
+        input_schema: schema.as_object().cloned().unwrap_or_default(),
+        work: Work::Echo,
+    }
+}
+
+fn builtin(which: Builtin) -> Registration {
+    Registration {
+        name: which.name().into(),
+        description: which.description().into(),
+        effect: Effect::Read,
+        worth: Worth::Cheap,
+        class: TimeoutClass::Workflow,
+        input_schema: which.input_schema(),
+        work: Work::Builtin(which),
+    }
+}
+
+struct Echo {
+    offline: Offline,
+    text: String,
+}
+
+impl Job for Echo {
+    fn run(self: Box<Self>, _context: Context) -> futures_util::future::BoxFuture<'static, Result<Reply, Fault>> {
+        self.offline.echo(self.text)
+    }
+}
