@@ -18,20 +18,13 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let presets = PRESETS.map(|(name, prefix)| preset(values, name, prefix));
     let offline_max = values.count("OFFLINE_MAX_INFLIGHT");
     let (limits, global_set) = limits(values);
-    let shares = presets
-        .iter()
-        .map(|preset| (preset.max_key.clone(), preset.max_inflight, preset.max_set, preset.api_key.is_some()))
-        .chain([("OFFLINE_MAX_INFLIGHT".to_owned(), offline_max.0, offline_max.1, true)]);
-    for (key, max, max_set, offered) in shares {
-        if max >= limits.global && (max_set || global_set && offered) {
-            values.warnings.push(format!(
-                "{key}={max} is not below GLOBAL_MAX_INFLIGHT={}: one provider can take every permit; \
-                 GLOBAL_MAX_INFLIGHT={} would leave some to the others",
-                limits.global,
-                max.saturating_mul(2),
-            ));
-        }
-    }
+    let shares = presets.iter().map(Preset::share).chain([Share {
+        key: "OFFLINE_MAX_INFLIGHT".to_owned(),
+        max: offline_max.0,
+        set: offline_max.1,
+        offered: true,
+    }]);
+    values.warnings.extend(shares.filter_map(|share| share.warning(limits.global, global_set)));
     let resolved = resolve_ladder(values, presets.iter().map(|preset| preset.rung).collect());
     let offline = OfflineConfig {
         latency: values.milliseconds("OFFLINE_LATENCY_MS"),
@@ -86,6 +79,29 @@ fn limits(values: &mut Values) -> (Limits, bool) {
     (limits, global_set)
 }
 
+/// What one provider may take of the permits over all.
+struct Share {
+    key: String,
+    max: usize,
+    set: bool,
+    offered: bool,
+}
+
+impl Share {
+    /// Only where somebody set one of the two, and for a provider that could take them.
+    fn warning(&self, global: usize, global_set: bool) -> Option<String> {
+        let Self { key, max, .. } = self;
+        let meant = self.set || global_set && self.offered;
+        (meant && *max >= global).then(|| {
+            let enough = max.saturating_mul(2);
+            format!(
+                "{key}={max} is not below GLOBAL_MAX_INFLIGHT={global}: one provider can take every permit; \
+                 GLOBAL_MAX_INFLIGHT={enough} would leave some to the others"
+            )
+        })
+    }
+}
+
 /// A provider preset as it was read: one without a key is checked too, and then left out.
 struct Preset {
     name: &'static str,
@@ -99,6 +115,11 @@ struct Preset {
 }
 
 impl Preset {
+    fn share(&self) -> Share {
+        let Self { max_key, max_inflight, max_set, api_key, .. } = self;
+        Share { key: max_key.clone(), max: *max_inflight, set: *max_set, offered: api_key.is_some() }
+    }
+
     fn offered(self, timeout: std::time::Duration) -> Option<ProviderConfig> {
         let Self { name, api_key, base_url, model, max_inflight, .. } = self;
         Some(ProviderConfig { name, base_url, api_key: api_key?, model, max_inflight, timeout })
