@@ -3,15 +3,26 @@
 //! Process environment beats `.env` beats `inflightd.toml` beats defaults; flags beat all. Each key stands
 //! once, in [`keys`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod build;
 pub mod env;
 pub mod keys;
 pub mod ladder;
+mod parse;
+mod problem;
+mod render;
+mod sources;
+mod values;
 
 pub use ladder::Ladder;
+pub use parse::Wrong;
+pub use problem::{Origin, Problem, Problems, Shown};
+pub use sources::Sources;
+use values::Values;
 
 /// A text that must never be shown: `Debug` prints nothing of it, `Display` does not exist.
 #[derive(Clone, PartialEq, Eq)]
@@ -153,3 +164,65 @@ pub struct Config {
     /// A TOML file with prompt tools, instead of the built-in ones.
     pub tools_file: Option<PathBuf>,
 }
+
+/// A configuration that holds, and what its operator should know.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// One line each.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the process environment, and in the working folder `.env` and the TOML file. Only `serve` calls this: other
+/// commands run inside other people's projects.
+///
+/// `flags` are what the command line says, by the name of their key.
+///
+/// # Errors
+/// Every problem, of the files as of the values.
+pub fn load(flags: &[(&'static str, String)], working_folder: &Path) -> Result<Loaded, Problems> {
+    let (process, problems) = env::process();
+    load_from(flags, process, problems, working_folder)
+}
+
+fn load_from(
+    flags: &[(&'static str, String)],
+    process: BTreeMap<String, String>,
+    mut problems: Vec<Problem>,
+    working_folder: &Path,
+) -> Result<Loaded, Problems> {
+    let mut sources = Sources {
+        flags: flags.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+        process,
+        dotenv: sources::dotenv(working_folder, &mut problems),
+        toml: toml::Table::new(),
+        working_folder: working_folder.to_owned(),
+    };
+    let asked = Values::new(sources.clone()).raw("INFLIGHTD_CONFIG");
+    sources.toml = sources::toml(asked.as_deref(), working_folder, &mut problems);
+    match resolve(sources) {
+        Ok(loaded) if problems.is_empty() => Ok(loaded),
+        Ok(_) => Err(Problems(problems)),
+        Err(Problems(more)) => {
+            problems.extend(more);
+            Err(Problems(problems))
+        }
+    }
+}
+
+/// Checks what the sources say, whole, and fills in the rest. Reads nothing global; looks whether files that are
+/// named are there.
+///
+/// # Errors
+/// Every problem.
+pub fn resolve(sources: Sources) -> Result<Loaded, Problems> {
+    let mut values = Values::new(sources);
+    match build::config(&mut values) {
+        Some(config) if values.problems.is_empty() => Ok(Loaded { config, warnings: values.warnings }),
+        _ => Err(Problems(values.problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,326 @@
-//! stub
+//! Every key of the configuration, once: name, kind, default, unit and help.
+//!
+//! `.env.example`, `docs/configuration.md` and the long help of `serve` are written from this table, and tests
+//! hold them to it. A default stands here and nowhere else.
+
+pub use super::render::{env_example, help, markdown};
+
+/// The prefix of names that nobody but us should use.
+pub const PREFIX: &str = "INFLIGHTD_";
+
+/// Where the shim and the client commands find the daemon. It is no key of the daemon, which only knows the name.
+pub const CLIENT_URL: &str = "INFLIGHTD_URL";
+
+/// The most that a count may say: far above what one machine serves, far below what a semaphore can count.
+const MANY: usize = 1_000_000;
+/// More threads than the runtime takes would be a panic at start.
+const MOST_THREADS: usize = 1024;
+/// 1 GiB: what one message may never exceed, since it is held in memory whole.
+const MOST_BYTES: usize = 1 << 30;
+
+/// What a value must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A text that is never shown.
+    Secret,
+    /// A length of time in seconds, to the millisecond.
+    Seconds,
+    /// A length of time in milliseconds; zero is one.
+    Milliseconds,
+    /// A whole number from 1 to `most`.
+    Count {
+        /// The highest that is taken.
+        most: usize,
+    },
+    /// A number of bytes from 1 to `most`.
+    Bytes {
+        /// The highest that is taken.
+        most: usize,
+    },
+    /// An IP address, or `localhost`, with a port.
+    Address,
+    /// An `http` or `https` URL.
+    Url,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A file, taken from the working folder.
+    Path,
+    /// Texts with commas between; an array of strings in TOML.
+    List,
+}
+
+impl Kind {
+    /// The unit or form of a value, in a word or two.
+    pub fn unit(self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Secret => "secret".to_owned(),
+            Self::Seconds => "seconds".to_owned(),
+            Self::Milliseconds => "milliseconds".to_owned(),
+            Self::Count { .. } => "count".to_owned(),
+            Self::Bytes { .. } => "bytes".to_owned(),
+            Self::Address => "address:port".to_owned(),
+            Self::Url => "URL".to_owned(),
+            Self::Choice(words) => words.join(", "),
+            Self::Path => "file".to_owned(),
+            Self::List => "list".to_owned(),
+        }
+    }
+}
+
+/// What holds when nobody says anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// This value.
+    Value(&'static str),
+    /// What its neighbours make of it: this value as long as they are at theirs.
+    Follows(&'static str),
+    /// Nothing.
+    Unset,
+}
+
+impl Default {
+    /// The value to show, empty where there is none.
+    pub fn shown(self) -> &'static str {
+        match self {
+            Self::Value(text) | Self::Follows(text) => text,
+            Self::Unset => "",
+        }
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name in the environment; in TOML the same in lower case.
+    pub name: &'static str,
+    /// What a value must look like.
+    pub kind: Kind,
+    /// What holds when nobody says anything.
+    pub default: Default,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+/// Keys that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// The heading over them.
+    pub heading: &'static str,
+    /// The keys, in the order in which they are shown.
+    pub keys: &'static [Key],
+}
+
+/// The key of this name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    all().find(|key| key.name == name)
+}
+
+/// Every key, in the order of the table.
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    GROUPS.iter().flat_map(|group| group.keys)
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { name, kind, default: Default::Value(default), help }
+}
+
+const fn follows(name: &'static str, usual: &'static str, help: &'static str) -> Key {
+    Key { name, kind: Kind::Seconds, default: Default::Follows(usual), help }
+}
+
+const fn unset(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, default: Default::Unset, help }
+}
+
+const COUNT: Kind = Kind::Count { most: MANY };
+const BYTES: Kind = Kind::Bytes { most: MOST_BYTES };
+
+/// The five keys of a provider preset.
+macro_rules! provider {
+    ($heading:literal, $prefix:literal, $url:literal, $model:literal, $max:literal, $secs:literal) => {
+        Group {
+            heading: $heading,
+            keys: &[
+                unset(concat!($prefix, "_API_KEY"), Kind::Secret, "Its key. Without one it is not offered."),
+                key(
+                    concat!($prefix, "_API_URL"),
+                    Kind::Url,
+                    $url,
+                    "Where `/chat/completions` lives; any OpenAI-compatible service will do.",
+                ),
+                key(
+                    concat!($prefix, "_MODEL"),
+                    Kind::Text,
+                    $model,
+                    "The model where neither caller nor tool names one.",
+                ),
+                key(concat!($prefix, "_MAX_INFLIGHT"), COUNT, $max, "Requests to it at once."),
+                key(
+                    concat!($prefix, "_TIMEOUT_SECS"),
+                    Kind::Seconds,
+                    $secs,
+                    "How long one request may take, never longer than the tool. Unset, it is cut to the tool's timeout.",
+                ),
+            ],
+        }
+    };
+}
+
+/// The table.
+pub static GROUPS: &[Group] = &[
+    Group {
+        heading: "Daemon",
+        keys: &[
+            key(
+                "INFLIGHTD_LISTEN",
+                Kind::Address,
+                "127.0.0.1:8079",
+                "The one address of all doors. One that is not loopback needs INFLIGHTD_TOKEN.",
+            ),
+            unset(
+                "INFLIGHTD_TOKEN",
+                Kind::Secret,
+                "What every caller must bring, at least 16 characters: `openssl rand -hex 32` makes a good one.",
+            ),
+            key(
+                "INFLIGHTD_CONFIG",
+                Kind::Path,
+                "inflightd.toml",
+                "The TOML file with these keys in lower case. The default may be missing, a file named here may not.",
+            ),
+            unset(
+                "ALLOWED_ORIGINS",
+                Kind::List,
+                "Origins of web pages that may connect, beside the daemon's own: `https://app.example.com`.",
+            ),
+            unset(
+                "TOOLS_FILE",
+                Kind::Path,
+                "A TOML file with prompt tools, which takes the place of the built-in ones.",
+            ),
+            unset(
+                "WORKER_THREADS",
+                Kind::Count { most: MOST_THREADS },
+                "Threads of the runtime. Unset, one for each processor.",
+            ),
+            key("HEALTH_INTERVAL_SECS", Kind::Seconds, "30", "Between two looks of the health task."),
+            key("DRAIN_TIMEOUT_SECS", Kind::Seconds, "30", "What a shutdown waits for calls at work."),
+        ],
+    },
+    Group {
+        heading: "Log",
+        keys: &[
+            key(
+                "LOG_FORMAT",
+                Kind::Choice(&["text", "json"]),
+                "text",
+                "A readable line, or a JSON object, an event.",
+            ),
+            key(
+                "LOG_LEVEL",
+                Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+                "info",
+                "Which events are written; `info` has one for each call.",
+            ),
+        ],
+    },
+    Group {
+        heading: "Limits",
+        keys: &[
+            key("GLOBAL_MAX_INFLIGHT", COUNT, "24", "Calls at work over all providers."),
+            key(
+                "SESSION_MAX_INFLIGHT",
+                COUNT,
+                "8",
+                "Calls at work for each client session; the next one waits.",
+            ),
+            key("QUEUE_MAX", COUNT, "100", "Calls that wait for one provider, or in one session."),
+            key("EXECUTIONS_MAX", COUNT, "200", "Calls in all, waiting or at work."),
+            key("CONNECTIONS_MAX", COUNT, "10000", "Connections served; above, the answer is 503."),
+            key("WAITERS_MAX", COUNT, "1000", "Callers that wait for one and the same flight."),
+            key("MAX_FRAME_BYTES", BYTES, "33554432", "One WebSocket message, or one HTTP body."),
+            key("MAX_RESULT_BYTES", BYTES, "33554432", "One result."),
+            key("WRITE_QUEUE_BYTES", BYTES, "8388608", "What waits to be written to one slow reader."),
+        ],
+    },
+    Group {
+        heading: "Timeouts",
+        keys: &[
+            key(
+                "WORKFLOW_TOOL_TIMEOUT_SECS",
+                Kind::Seconds,
+                "180",
+                "One call of a plain tool. Unset, it gives way to longer providers and to shorter outer timeouts.",
+            ),
+            key(
+                "EXPERT_ANALYSIS_TIMEOUT_SECS",
+                Kind::Seconds,
+                "180",
+                "One call of a tool that asks for an expert's analysis, as `analyze` does. Unset, it gives way likewise.",
+            ),
+            key(
+                "QUEUE_TIMEOUT_SECS",
+                Kind::Seconds,
+                "60",
+                "Waiting for a session slot and a provider, together. Unset, never longer than the tool.",
+            ),
+            key(
+                "CONNECT_TIMEOUT_SECS",
+                Kind::Seconds,
+                "10",
+                "Opening a connection to a provider; cut to the tool's timeout.",
+            ),
+            follows(
+                "DAEMON_TIMEOUT_SECS",
+                "270",
+                "When the daemon gives up. Unset, the longer of 1.5 × tool and tool + queue.",
+            ),
+            follows("SHIM_TIMEOUT_SECS", "360", "When the shim gives up. Unset, 4/3 of the daemon's."),
+            follows("CLIENT_TIMEOUT_SECS", "450", "When the client gives up. Unset, 5/3 of the daemon's."),
+            key(
+                "REATTACH_SECS",
+                Kind::Seconds,
+                "60",
+                "How long a paid-for call is kept for a caller that lost its connection.",
+            ),
+        ],
+    },
+    provider!("Provider `kimi`", "KIMI", "https://api.moonshot.ai/v1", "kimi-k2.6", "6", "180"),
+    provider!("Provider `glm`", "GLM", "https://open.bigmodel.cn/api/paas/v4", "glm-4.6", "4", "30"),
+    provider!("Provider `openai`", "OPENAI", "https://api.openai.com/v1", "gpt-5-mini", "8", "180"),
+    Group {
+        heading: "Provider `offline`",
+        keys: &[
+            key("OFFLINE_LATENCY_MS", Kind::Milliseconds, "0", "How long each of its answers takes."),
+            key(
+                "OFFLINE_FAULT",
+                Kind::Choice(&["none", "error", "hang"]),
+                "none",
+                "What it plays: it answers, refuses every call, or never answers.",
+            ),
+            key("OFFLINE_MAX_INFLIGHT", COUNT, "8", "Calls to it at once."),
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_key_stands_twice() {
+        let names: BTreeSet<_> = all().map(|key| key.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+
+    #[test]
+    fn every_help_is_a_sentence() {
+        for key in all() {
+            assert!(key.help.ends_with(['.', '`']), "{}: {}", key.name, key.help);
+        }
+    }
+}

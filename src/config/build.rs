@@ -1,0 +1,185 @@
+//! Values → [`Config`], with the rules that bind several keys together.
+
+use super::ladder::{self, Resolved, Rung, Rungs};
+use super::parse::{self, Wrong};
+use super::values::Values;
+use super::{Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault, ProviderConfig, Secret};
+
+/// The provider presets, in the order in which they are preferred, with the prefix of their keys.
+const PRESETS: [(&str, &str); 3] = [("kimi", "KIMI"), ("glm", "GLM"), ("openai", "OPENAI")];
+
+/// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
+pub(super) fn config(values: &mut Values) -> Option<Config> {
+    let (token, token_set) = values.secret("INFLIGHTD_TOKEN", parse::token);
+    let (listen, set) = values.address("INFLIGHTD_LISTEN");
+    if let Some(found) = set.filter(|_| !token_set && !listen.ip().to_canonical().is_loopback()) {
+        values.refuse(&found, Wrong::OpenToAll);
+    }
+    let presets = PRESETS.map(|(name, prefix)| preset(values, name, prefix));
+    let offline_max = values.count("OFFLINE_MAX_INFLIGHT");
+    let (limits, global_set) = limits(values);
+    let shares = presets.iter().map(Preset::share).chain([Share {
+        key: "OFFLINE_MAX_INFLIGHT".to_owned(),
+        max: offline_max.0,
+        set: offline_max.1,
+        offered: true,
+    }]);
+    values.warnings.extend(shares.filter_map(|share| share.warning(limits.global, global_set)));
+    let resolved = resolve_ladder(values, presets.iter().map(|preset| preset.rung).collect());
+    let offline = OfflineConfig {
+        latency: values.milliseconds("OFFLINE_LATENCY_MS"),
+        fault: offline_fault(values.choice("OFFLINE_FAULT")),
+        max_inflight: offline_max.0,
+    };
+    let log_format = if values.choice("LOG_FORMAT") == "json" { LogFormat::Json } else { LogFormat::Text };
+    let log_level = log_level(values.choice("LOG_LEVEL"));
+    let worker_threads = values.optional_count("WORKER_THREADS");
+    let allowed_origins = values.origins("ALLOWED_ORIGINS");
+    let health_interval = values.seconds("HEALTH_INTERVAL_SECS");
+    let drain_timeout = values.seconds("DRAIN_TIMEOUT_SECS");
+    let reattach = values.seconds("REATTACH_SECS");
+    let tools_file = values.file("TOOLS_FILE");
+    let Resolved { ladder, providers: timeouts, warnings } = resolved?;
+    values.warnings.extend(warnings);
+    let providers =
+        presets.into_iter().zip(timeouts).filter_map(|(preset, timeout)| preset.offered(timeout)).collect();
+    Some(Config {
+        listen,
+        token,
+        allowed_origins,
+        log_format,
+        log_level,
+        worker_threads,
+        limits,
+        ladder,
+        providers,
+        offline,
+        health_interval,
+        drain_timeout,
+        reattach,
+        tools_file,
+    })
+}
+
+/// The bounds, and whether somebody set the one over all providers.
+fn limits(values: &mut Values) -> (Limits, bool) {
+    let (global, global_set) = values.count("GLOBAL_MAX_INFLIGHT");
+    let mut count = |name| values.count(name).0;
+    let limits = Limits {
+        global,
+        session: count("SESSION_MAX_INFLIGHT"),
+        queue: count("QUEUE_MAX"),
+        executions: count("EXECUTIONS_MAX"),
+        connections: count("CONNECTIONS_MAX"),
+        waiters: count("WAITERS_MAX"),
+        frame_bytes: count("MAX_FRAME_BYTES"),
+        result_bytes: count("MAX_RESULT_BYTES"),
+        write_queue_bytes: count("WRITE_QUEUE_BYTES"),
+    };
+    (limits, global_set)
+}
+
+/// What one provider may take of the permits over all.
+struct Share {
+    key: String,
+    max: usize,
+    set: bool,
+    offered: bool,
+}
+
+impl Share {
+    /// Only where somebody set one of the two, and for a provider that could take them.
+    fn warning(&self, global: usize, global_set: bool) -> Option<String> {
+        let Self { key, max, .. } = self;
+        let meant = self.set || global_set && self.offered;
+        (meant && *max >= global).then(|| {
+            let enough = max.saturating_mul(2);
+            format!(
+                "{key}={max} is not below GLOBAL_MAX_INFLIGHT={global}: one provider can take every permit; \
+                 GLOBAL_MAX_INFLIGHT={enough} would leave some to the others"
+            )
+        })
+    }
+}
+
+/// A provider preset as it was read: one without a key is checked too, and then left out.
+struct Preset {
+    name: &'static str,
+    api_key: Option<Secret>,
+    base_url: String,
+    model: String,
+    max_key: String,
+    max_inflight: usize,
+    max_set: bool,
+    rung: Rung,
+}
+
+impl Preset {
+    fn share(&self) -> Share {
+        let Self { max_key, max_inflight, max_set, api_key, .. } = self;
+        Share { key: max_key.clone(), max: *max_inflight, set: *max_set, offered: api_key.is_some() }
+    }
+
+    fn offered(self, timeout: std::time::Duration) -> Option<ProviderConfig> {
+        let Self { name, api_key, base_url, model, max_inflight, .. } = self;
+        Some(ProviderConfig { name, base_url, api_key: api_key?, model, max_inflight, timeout })
+    }
+}
+
+fn preset(values: &mut Values, name: &'static str, prefix: &str) -> Preset {
+    let (api_key, key_set) = values.secret(&format!("{prefix}_API_KEY"), parse::secret);
+    let (base_url, url_set) = values.url(&format!("{prefix}_API_URL"));
+    if url_set && !key_set {
+        values.warnings.push(format!(
+            "{prefix}_API_URL is set and {prefix}_API_KEY is not: {name} is not offered; a service that asks for \
+             no key takes any"
+        ));
+    }
+    let max_key = format!("{prefix}_MAX_INFLIGHT");
+    let (max_inflight, max_set) = values.count(&max_key);
+    Preset {
+        name,
+        api_key,
+        base_url,
+        model: values.text(&format!("{prefix}_MODEL")),
+        max_key,
+        max_inflight,
+        max_set,
+        rung: values.rung(&format!("{prefix}_TIMEOUT_SECS")),
+    }
+}
+
+fn resolve_ladder(values: &mut Values, providers: Vec<Rung>) -> Option<Resolved> {
+    let rungs = Rungs {
+        providers,
+        workflow_tool: values.rung("WORKFLOW_TOOL_TIMEOUT_SECS"),
+        expert_tool: values.rung("EXPERT_ANALYSIS_TIMEOUT_SECS"),
+        queue: values.rung("QUEUE_TIMEOUT_SECS"),
+        connect: values.rung("CONNECT_TIMEOUT_SECS"),
+        daemon: values.rung("DAEMON_TIMEOUT_SECS"),
+        shim: values.rung("SHIM_TIMEOUT_SECS"),
+        client: values.rung("CLIENT_TIMEOUT_SECS"),
+    };
+    ladder::resolve(&rungs)
+        .map_err(|violations| values.problems.extend(violations.into_iter().map(Into::into)))
+        .ok()
+}
+
+/// The words come from the table, which `values` has held the text to.
+fn offline_fault(word: &str) -> OfflineFault {
+    match word {
+        "error" => OfflineFault::Error,
+        "hang" => OfflineFault::Hang,
+        _ => OfflineFault::None,
+    }
+}
+
+fn log_level(word: &str) -> LogLevel {
+    match word {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "debug" => LogLevel::Debug,
+        "trace" => LogLevel::Trace,
+        _ => LogLevel::Info,
+    }
+}

@@ -1,0 +1,189 @@
+//! The table of keys as `.env.example`, as documentation, and as help.
+
+use std::fmt::Write;
+
+use super::keys::{Default, GROUPS, Key};
+
+/// The columns of plain text.
+const WIDTH: usize = 100;
+
+/// `.env.example`: every key, commented out, under its group.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Everything inflightd can be told. Copy this file to .env in the folder where `inflightd serve` starts,\n\
+         # take the # away before what you want to change, and start again. The environment beats this file.\n\
+         # Only `serve` reads it. It may hold secrets: keep it out of version control.\n\
+         #\n\
+         # This file is written from the table of keys; docs/configuration.md says more.\n",
+    );
+    for group in GROUPS {
+        add(&mut text, format_args!("\n# ---- {} ----\n", group.heading.replace('`', "")));
+        for key in group.keys {
+            add(&mut text, format_args!("\n"));
+            for line in wrap(&sentence(key), WIDTH) {
+                add(&mut text, format_args!("# {line}\n"));
+            }
+            add(&mut text, format_args!("# {}={}\n", key.name, key.default.shown()));
+        }
+    }
+    text
+}
+
+/// `docs/configuration.md`.
+pub fn markdown() -> String {
+    let mut text = String::from(INTRODUCTION);
+    for group in GROUPS {
+        add(
+            &mut text,
+            format_args!(
+                "\n## {}\n\n| key | default | unit | what it is for |\n|---|---|---|---|\n",
+                group.heading
+            ),
+        );
+        for key in group.keys {
+            let default = match key.default {
+                Default::Value(usual) => format!("`{usual}`"),
+                Default::Follows(usual) => format!("follows; `{usual}`"),
+                Default::Unset => "–".to_owned(),
+            };
+            add(
+                &mut text,
+                format_args!("| `{}` | {default} | {} | {} |\n", key.name, key.kind.unit(), key.help),
+            );
+        }
+    }
+    text.push_str(AFTERWORD);
+    text
+}
+
+/// A plain text table, for the end of `inflightd serve --help`.
+pub fn help() -> String {
+    let mut text = String::from(
+        "Configuration: flags beat the environment, which beats .env in the working folder, which beats\n\
+         inflightd.toml (the same names in lower case), which beats the defaults shown here.\n",
+    );
+    for group in GROUPS {
+        add(&mut text, format_args!("\n{}:\n", group.heading.replace('`', "")));
+        for key in group.keys {
+            add(&mut text, format_args!("  {}", key.name));
+            let default = match key.default {
+                Default::Value(usual) => format!("={usual}"),
+                Default::Follows(usual) => format!("={usual} (follows its neighbours)"),
+                Default::Unset => " (unset)".to_owned(),
+            };
+            add(&mut text, format_args!("{default}\n"));
+            for line in wrap(&sentence(key), WIDTH - 10) {
+                add(&mut text, format_args!("          {line}\n"));
+            }
+        }
+    }
+    text
+}
+
+fn sentence(key: &Key) -> String {
+    format!("{} [{}]", key.help.replace('`', ""), key.kind.unit())
+}
+
+fn add(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = text.write_fmt(what);
+}
+
+/// Lines of at most `width` columns, broken at spaces.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+What `inflightd serve` can be told, where, and what holds when nobody says anything. Nothing has to be set: without
+any provider's key the built-in `offline` provider answers.
+
+Flags beat the environment, the environment beats `.env`, `.env` beats `inflightd.toml`, and that beats the defaults.
+
+- An empty value counts as unset.
+- `.env` is read from the folder where `serve` starts, never from its parents. Where a name stands twice, its first
+  line counts. [`.env.example`](../.env.example) holds every key.
+- `inflightd.toml` stands in that folder too, or where `INFLIGHTD_CONFIG` says. Its keys are the names below in lower
+  case, without sections: `kimi_timeout_secs = 60`, `allowed_origins = [\"https://app.example.com\"]`. A key that does
+  not exist is an error; a variable that begins with `INFLIGHTD_` and is no key only warns.
+- Files are named from that folder.
+- `inflightd shim` and the client commands read neither file: they run inside other people's projects. They take
+  `INFLIGHTD_URL` and `INFLIGHTD_TOKEN` from their environment.
+- Seconds may have up to three decimals (`0.5`) and are at most 7 days. No limit may be zero.
+- Every problem is reported at once, each with its key, where the value came from, and a value that would do; the exit
+  code is 78. Secrets are never shown.
+";
+
+const AFTERWORD: &str = "
+## The ladder of timeouts
+
+provider ≤ tool < daemon < shim < client: who is further out waits longer, so that nobody gives up on an answer that is
+still coming. The tool's rung is the longer of the two tool timeouts. Set what you care about, and what you leave unset
+follows: outwards daemon = the longer of 1.5 × tool and tool + queue, shim = 4/3 × daemon, client = 5/3 × daemon;
+inwards tool ≤ daemon ÷ 1.5, queue ≤ daemon − tool, providers ≤ tool. The queue's budget is never longer than the tool
+unless it is set so.
+
+Only values that somebody set can violate the ladder, and then the daemon does not start: a rung that is not longer
+than the one inside it, a provider that may take longer than every tool that is set, or queue + tool > daemon. A daemon
+below 1.5 × tool is a warning, and so is a provider's limit that is not below `GLOBAL_MAX_INFLIGHT`.
+
+An address that is not loopback needs `INFLIGHTD_TOKEN`.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{env, keys};
+    use std::path::Path;
+
+    /// Compares a file of the repository with what it should be; with `UPDATE_DOCS=1`, writes it.
+    fn stands_in(file: &str, expected: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        if env::get("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, expected).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == expected,
+            "{file} is not what the table says: run `UPDATE_DOCS=1 cargo test config`"
+        );
+    }
+
+    #[test]
+    fn env_example_stands_in_the_repository() {
+        stands_in(".env.example", &env_example());
+    }
+
+    #[test]
+    fn configuration_md_stands_in_the_repository() {
+        stands_in("docs/configuration.md", &markdown());
+    }
+
+    #[test]
+    fn every_key_is_shown_everywhere() {
+        for key in keys::all() {
+            assert!(env_example().contains(&format!("\n# {}=", key.name)), "{}", key.name);
+            assert!(markdown().contains(&format!("| `{}` |", key.name)), "{}", key.name);
+            assert!(help().contains(&format!("\n  {}", key.name)), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn plain_text_fits_a_terminal() {
+        for line in help().lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Typed reading of the sources. A value that cannot be taken becomes a problem, and the default stands in for
+//! it, so that one pass finds them all.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::keys::{self, Default, Key, Kind};
+use super::ladder::{Rung, Set};
+use super::parse::{self, Wrong};
+use super::problem::{Origin, Problem, Shown};
+use super::sources::{Sources, flatten, strangers, unknown};
+
+/// The sources, and what was found wrong with them so far.
+pub(super) struct Values {
+    said: [(Origin, BTreeMap<String, String>); 4],
+    working_folder: PathBuf,
+    /// What keeps the daemon from starting.
+    pub(super) problems: Vec<Problem>,
+    /// What does not.
+    pub(super) warnings: Vec<String>,
+    /// The keys that were asked for, to hold the table to them.
+    #[cfg(test)]
+    pub(super) read: std::collections::BTreeSet<&'static str>,
+}
+
+/// A value that somebody set.
+pub(super) struct Found {
+    key: &'static Key,
+    text: String,
+    origin: Origin,
+}
+
+impl Values {
+    /// Looks for names that are no keys, and makes the rest ready to be read.
+    pub(super) fn new(sources: Sources) -> Self {
+        let names: Vec<String> = keys::all().map(|key| key.name.to_owned()).collect();
+        let strange_flags = sources.flags.keys().filter(|name| keys::find(name).is_none());
+        let mut problems: Vec<_> = strange_flags.map(|name| unknown(name, Origin::Flag, &names)).collect();
+        let warnings = strangers(&sources.process, Origin::Process)
+            .chain(strangers(&sources.dotenv, Origin::Dotenv))
+            .collect();
+        let (toml, wrong) = flatten(&sources.toml);
+        problems.extend(wrong);
+        Self {
+            said: [
+                (Origin::Flag, sources.flags),
+                (Origin::Process, sources.process),
+                (Origin::Dotenv, sources.dotenv),
+                (Origin::Toml, toml),
+            ],
+            working_folder: sources.working_folder,
+            problems,
+            warnings,
+            #[cfg(test)]
+            read: std::collections::BTreeSet::new(),
+        }
+    }
+
+    /// What the strongest source says that says anything; empty says nothing.
+    fn found(&mut self, name: &str) -> (&'static Key, Option<Found>) {
+        let Some(key) = keys::find(name) else {
+            unreachable!(
+                "{name} is read and not in the table: `every_key_is_read_and_every_read_is_a_key` fails"
+            )
+        };
+        #[cfg(test)]
+        self.read.insert(key.name);
+        let found = self.said.iter().find_map(|(origin, said)| {
+            let text = said.get(name)?.trim();
+            (!text.is_empty()).then(|| Found { key, text: text.to_owned(), origin: *origin })
+        });
+        (key, found)
+    }
+
+    /// The set value, parsed; `None` where nobody set one, or none that can be taken.
+    fn set<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<(T, Found)> {
+        let found = self.found(name).1?;
+        match parse(&found.text) {
+            Ok(value) => Some((value, found)),
+            Err(wrong) => {
+                self.refuse(&found, wrong);
+                None
+            }
+        }
+    }
+
+    /// The set value and who said so, or the default.
+    fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> (T, Option<Found>) {
+        if let Some((value, found)) = self.set(name, &parse) {
+            return (value, Some(found));
+        }
+        match parse(self.found(name).0.default.shown()) {
+            Ok(value) => (value, None),
+            Err(wrong) => {
+                unreachable!("the default of {name} {wrong}: `the_defaults_alone_make_a_configuration` fails")
+            }
+        }
+    }
+
+    /// Takes down why a value cannot be taken.
+    pub(super) fn refuse(&mut self, found: &Found, wrong: Wrong) {
+        let setting = found.shown(&wrong);
+        self.problems.push(Problem::Value { setting, remedy: remedy(found.key, &wrong), wrong });
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> String {
+        self.value(name, |text| Ok(text.to_owned())).0
+    }
+
+    /// A secret of the form that `parse` takes; whether one was set at all, and who said so.
+    pub(super) fn secret(
+        &mut self,
+        name: &str,
+        parse: fn(&str) -> Result<&str, Wrong>,
+    ) -> (Option<super::Secret>, bool) {
+        let set = self.found(name).1.is_some();
+        let secret = self.set(name, |text| parse(text).map(super::Secret::new));
+        (secret.map(|(secret, _)| secret), set)
+    }
+
+    /// The value, and whether somebody set it.
+    pub(super) fn count(&mut self, name: &str) -> (usize, bool) {
+        let most = most(self.found(name).0);
+        let (count, found) = self.value(name, |text| parse::count(text, most));
+        (count, found.is_some())
+    }
+
+    pub(super) fn optional_count(&mut self, name: &str) -> Option<usize> {
+        let most = most(self.found(name).0);
+        self.set(name, |text| parse::count(text, most)).map(|(count, _)| count)
+    }
+
+    pub(super) fn seconds(&mut self, name: &str) -> Duration {
+        self.value(name, parse::seconds).0
+    }
+
+    pub(super) fn milliseconds(&mut self, name: &str) -> Duration {
+        self.value(name, parse::milliseconds).0
+    }
+
+    pub(super) fn rung(&mut self, name: &str) -> Rung {
+        let key = self.found(name).0;
+        let (value, found) = self.value(name, parse::seconds);
+        let usual = parse::seconds(key.default.shown()).unwrap_or(value);
+        let set = found.map(|found| Set { value, origin: found.origin });
+        Rung { key: key.name, usual, set }
+    }
+
+    /// The URL, and whether somebody set it.
+    pub(super) fn url(&mut self, name: &str) -> (String, bool) {
+        let (url, found) = self.value(name, parse::url);
+        (url, found.is_some())
+    }
+
+    /// The address, and who set it, if anybody did.
+    pub(super) fn address(&mut self, name: &str) -> (SocketAddr, Option<Found>) {
+        self.value(name, parse::address)
+    }
+
+    pub(super) fn choice(&mut self, name: &str) -> &'static str {
+        let Kind::Choice(words) = self.found(name).0.kind else {
+            unreachable!("{name} is read as a choice: `the_defaults_alone_make_a_configuration` fails")
+        };
+        self.value(name, |text| parse::choice(text, words)).0
+    }
+
+    pub(super) fn origins(&mut self, name: &str) -> Vec<String> {
+        self.value(name, parse::origins).0
+    }
+
+    /// A file that is there.
+    pub(super) fn file(&mut self, name: &str) -> Option<PathBuf> {
+        let folder = self.working_folder.clone();
+        let path = |text: &str| folder.join(Path::new(text));
+        let is_there = |text: &str| path(text).is_file().then(|| path(text)).ok_or(Wrong::NoFile);
+        self.set(name, is_there).map(|(path, _)| path)
+    }
+
+    /// The raw text of a key, for what must be known before everything else.
+    pub(super) fn raw(&mut self, name: &str) -> Option<String> {
+        self.found(name).1.map(|found| found.text)
+    }
+}
+
+impl Found {
+    fn shown(&self, wrong: &Wrong) -> Shown {
+        if self.key.kind == Kind::Secret || *wrong == Wrong::UrlTooMuch {
+            Shown::without_value(self.key.name, self.origin)
+        } else {
+            Shown::with_value(self.key.name, &self.text, self.origin)
+        }
+    }
+}
+
+fn most(key: &Key) -> usize {
+    match key.kind {
+        Kind::Count { most } | Kind::Bytes { most } => most,
+        Kind::Text
+        | Kind::Secret
+        | Kind::Seconds
+        | Kind::Milliseconds
+        | Kind::Address
+        | Kind::Url
+        | Kind::Choice(_)
+        | Kind::Path
+        | Kind::List => {
+            unreachable!("{} is read as a count: `the_defaults_alone_make_a_configuration` fails", key.name)
+        }
+    }
+}
+
+/// A value that would do.
+fn remedy(key: &Key, wrong: &Wrong) -> String {
+    let name = key.name;
+    match (wrong, key.default) {
+        (Wrong::OpenToAll, _) => {
+            format!("set INFLIGHTD_TOKEN to what `openssl rand -hex 32` prints, or {name}=127.0.0.1:8079")
+        }
+        (Wrong::ShortToken { .. }, _) => format!("set {name} to what `openssl rand -hex 32` prints"),
+        (Wrong::NotSendable, _) => format!("set {name} to visible ASCII characters without spaces"),
+        (Wrong::NotOrigin, _) => format!("{name}=https://app.example.com would do"),
+        (Wrong::NoFile, _) => format!("name a file that is there, or leave {name} unset"),
+        (Wrong::TooMany { most }, _) => format!("{name}={most} would do"),
+        (_, Default::Value(usual) | Default::Follows(usual)) => format!("{name}={usual} would do"),
+        (_, Default::Unset) => match key.kind {
+            Kind::Count { .. } | Kind::Bytes { .. } => format!("{name}=2 would do, or leave it unset"),
+            Kind::Text
+            | Kind::Secret
+            | Kind::Seconds
+            | Kind::Milliseconds
+            | Kind::Address
+            | Kind::Url
+            | Kind::Choice(_)
+            | Kind::Path
+            | Kind::List => format!("leave {name} unset, or see docs/configuration.md"),
+        },
+    }
+}
