@@ -1,0 +1,85 @@
+//! What all doors share: the path of a call, who may come in, and the bounds of a connection.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::{Caller, Calls, ClientSession, Principal};
+use crate::config::{Config, Ladder, Limits};
+use crate::health::Health;
+use crate::ids::{ClientSessionId, PrincipalId};
+use crate::proto::{Auth, View};
+use crate::tasks::Tasks;
+
+/// What all doors share.
+pub struct Hub {
+    /// The path of a call.
+    pub calls: Arc<Calls>,
+    /// The daemon's own health.
+    pub health: Arc<Health>,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Timeouts to announce.
+    pub ladder: Ladder,
+    /// Bounds.
+    pub limits: Limits,
+    /// Set when WebSockets are to be closed.
+    pub closing: CancellationToken,
+    /// Where tasks start.
+    pub tasks: Tasks,
+    principal: Principal,
+    sessions: AtomicU64,
+    /// What stands for a session over HTTP: one for each address.
+    addresses: Mutex<HashMap<IpAddr, Weak<ClientSession>>>,
+}
+
+impl Hub {
+    /// The doors of a daemon.
+    pub fn new(config: &Config, calls: Arc<Calls>, health: Arc<Health>, tasks: Tasks) -> Self {
+        Self {
+            calls,
+            health,
+            auth: Auth::new(config.token.as_ref()),
+            ladder: config.ladder.clone(),
+            limits: config.limits.clone(),
+            closing: CancellationToken::new(),
+            tasks,
+            principal: Principal { id: PrincipalId(0), name: Arc::from("local") },
+            sessions: AtomicU64::new(1),
+            addresses: Mutex::default(),
+        }
+    }
+
+    /// A caller with a session of its own: a WebSocket has one.
+    pub fn new_caller(&self) -> Caller {
+        Caller { principal: self.principal.clone(), session: Arc::new(self.mint()) }
+    }
+
+    /// The caller that stands for an address over HTTP.
+    pub fn caller_at(&self, address: IpAddr) -> Caller {
+        let mut addresses = self.addresses.lock();
+        let known = addresses.get(&address).and_then(Weak::upgrade);
+        let session = known.unwrap_or_else(|| {
+            // Sessions of addresses that call no more are gone already; their entries go here.
+            addresses.retain(|_, session| session.strong_count() > 0);
+            let session = Arc::new(self.mint());
+            addresses.insert(address, Arc::downgrade(&session));
+            session
+        });
+        Caller { principal: self.principal.clone(), session }
+    }
+
+    fn mint(&self) -> ClientSession {
+        let id = ClientSessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
+        ClientSession::new(id, self.limits.session, self.limits.queue)
+    }
+
+    /// What a dialect may look at.
+    pub fn view(&self) -> View<'_> {
+        View { registry: self.calls.registry(), insight: &*self.calls, ladder: &self.ladder, auth: &self.auth }
+    }
+}

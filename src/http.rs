@@ -1,0 +1,159 @@
+//! The plain HTTP doors: one call for scripts, and what monitors look at.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+
+use crate::call::{Answer, Call, CallError, Code, News, Submitted};
+use crate::deadline::Deadline;
+use crate::door::Hub;
+use crate::proto::op::{self, Execute};
+use crate::proto::push_error;
+use crate::tool::Insight;
+
+/// A whole answer.
+pub type Answered = Response<Full<Bytes>>;
+
+/// How long a body may take to arrive.
+const BODY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Answers one request of an admitted caller.
+///
+/// Dropping the future is leaving because the connection went.
+pub async fn route(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answered {
+    let method = request.method().clone();
+    match request.uri().path() {
+        "/healthz" | "/readyz" => health(hub, request.uri().path()),
+        "/api/v1/stats" if method == Method::GET => json(StatusCode::OK, hub.calls.server_stats().to_string()),
+        "/api/v1/execute" if method == Method::POST => execute(hub, peer, request).await,
+        "/api/v1/stats" => not_allowed("GET"),
+        "/api/v1/execute" => not_allowed("POST"),
+        _ => refused(
+            StatusCode::NOT_FOUND,
+            &CallError::Invalid(
+                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, /healthz, /readyz, and WebSocket upgrades".into(),
+            ),
+        ),
+    }
+}
+
+/// Whether the daemon lives, and whether it should be given work. Needs no token.
+pub fn health(hub: &Hub, path: &str) -> Answered {
+    let version = env!("CARGO_PKG_VERSION");
+    if path == "/healthz" {
+        return json(StatusCode::OK, json!({"status": "ok", "name": "inflightd", "version": version}).to_string());
+    }
+    let mut reasons = Vec::new();
+    if hub.calls.watch().lifecycle().draining() {
+        reasons.push("draining: the daemon is going down");
+    }
+    if hub.health.broken() {
+        reasons.push("an invariant is broken: see the log");
+    }
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, json!({"ready": reasons.is_empty(), "reasons": reasons, "version": version}).to_string())
+}
+
+/// One call, answered when it has ended.
+async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answered {
+    let body = Limited::new(request.into_body(), hub.limits.frame_bytes).collect();
+    let body = match Deadline::after(BODY).limit(body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            let text = format!("the body has more than {} bytes", hub.limits.frame_bytes);
+            return refused(StatusCode::PAYLOAD_TOO_LARGE, &CallError::Invalid(text));
+        }
+        Ok(Err(_)) => return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body was cut".into())),
+        Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, &CallError::Invalid("the body came too slowly".into())),
+    };
+    let invalid = |text: String| refused(StatusCode::BAD_REQUEST, &CallError::Invalid(text));
+    let Ok(text) = std::str::from_utf8(&body) else { return invalid("the body is not UTF-8".into()) };
+    let execute: Execute<'_> = match serde_json::from_str(text) {
+        Ok(execute) => execute,
+        Err(error) if error.is_data() => {
+            let text = "the body must be {\"tool\":\"…\",\"arguments\":{…},\"priority\"?,\"timeout_secs\"?,\"dedup\"?}";
+            return invalid(text.into());
+        }
+        Err(_) => return invalid("the body is not valid JSON".into()),
+    };
+    let arguments = execute.arguments.map_or("{}", serde_json::value::RawValue::get);
+    if !arguments.starts_with('{') {
+        return invalid("`arguments` must be an object".into());
+    }
+    let options = match execute.options() {
+        Ok(options) => options,
+        Err(text) => return invalid(text),
+    };
+    let call = Call { tool: &execute.tool.0, arguments, extra: None, options };
+    let answer = match hub.calls.submit(&hub.caller_at(peer), call) {
+        Submitted::Answered(answer) => answer,
+        Submitted::Waiting(mut waiter) => loop {
+            if let News::Answer(answer) = std::future::poll_fn(|cx| waiter.poll_news(cx)).await {
+                break answer;
+            }
+        },
+    };
+    answered(&answer)
+}
+
+fn answered(answer: &Answer) -> Answered {
+    let mut body = String::from("{");
+    op::push_answer(&mut body, answer);
+    body.push('}');
+    match &answer.outcome {
+        Ok(_) => json(StatusCode::OK, body),
+        Err(error) => with_retry(json(status(error.code()), body), error),
+    }
+}
+
+/// The HTTP status of an error.
+fn status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidRequest | Code::ValidationError => StatusCode::BAD_REQUEST,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::ToolNotFound => StatusCode::NOT_FOUND,
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        Code::ProviderError | Code::OutcomeUnknown => StatusCode::BAD_GATEWAY,
+        Code::OverCapacity | Code::QueueTimeout | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// A request that made no call.
+pub fn refused(status: StatusCode, error: &CallError) -> Answered {
+    let mut body = String::from("{\"error\":");
+    push_error(&mut body, error);
+    body.push('}');
+    with_retry(json(status, body), error)
+}
+
+/// Adds `Retry-After` where the status speaks of waiting: in whole seconds, a second at least.
+fn with_retry(mut response: Answered, error: &CallError) -> Answered {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let seconds = error.retry_after_ms().map_or(1, |ms| ms.div_ceil(1000));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn not_allowed(allowed: &'static str) -> Answered {
+    let error = CallError::Invalid(format!("use {allowed} here"));
+    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, &error);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// An answer of JSON that nobody may keep.
+pub fn json(status: StatusCode, body: String) -> Answered {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,269 @@
+//! One port for all doors: accept, limits, `Host`, `Origin`, token, upgrade.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::call::CallError;
+use crate::door::Hub;
+use crate::http::{self, Answered};
+use crate::proto::mcp::Mcp;
+use crate::proto::op::Op;
+use crate::session;
+use crate::tasks::TaskKind;
+
+mod guard;
+mod handshake;
+
+use guard::Gate;
+use handshake::{Door, Upgrade};
+
+/// How long a request's head may take to arrive, the first and each later one on a connection.
+const HEAD: Duration = Duration::from_secs(15);
+/// The same above the connection limit: only `/healthz` and `/readyz` are answered there.
+const HEAD_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// How large a request's head may be. hyper takes no less than 8 KiB.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Places above the connection limit, kept for `/healthz` and `/readyz`.
+const RESERVED: usize = 4;
+/// tungstenite's buffers: its default of 128 KiB a connection is what idle clients would cost.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
+/// After an error of accept (no file descriptor is left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The listening side of the daemon.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    hub: Arc<Hub>,
+    gate: Arc<Gate>,
+    open: Arc<AtomicUsize>,
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// One connection, as its requests see it.
+struct Connection {
+    hub: Arc<Hub>,
+    gate: Arc<Gate>,
+    peer: IpAddr,
+    over_limit: bool,
+    /// Counts it until its session, too, has ended.
+    _open: Open,
+}
+
+impl Listener {
+    /// Serves `socket` once [`Listener::run`] is called.
+    ///
+    /// # Errors
+    /// The socket does not know its own address.
+    pub fn new(socket: TcpListener, hub: Arc<Hub>, allowed_origins: Vec<String>) -> std::io::Result<Self> {
+        let address = socket.local_addr()?;
+        let gate = Arc::new(Gate::new(address, allowed_origins));
+        Ok(Self { socket, address, hub, gate, open: Arc::default() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer.ip()),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: IpAddr) {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        let open = Open(Arc::clone(&self.open));
+        let limit = self.hub.limits.connections;
+        if before >= limit + RESERVED {
+            // Told without being read, and without a task.
+            let _ = stream.try_write(TOO_MANY);
+            return;
+        }
+        // A frame is a message: it must not wait for more to be written.
+        let _ = stream.set_nodelay(true);
+        let over_limit = before >= limit;
+        let connection =
+            Connection { hub: Arc::clone(&self.hub), gate: Arc::clone(&self.gate), peer, over_limit, _open: open };
+        self.hub.tasks.spawn(TaskKind::Connection, serve(stream, connection));
+    }
+}
+
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Serves one connection's HTTP, until it ends or becomes a WebSocket.
+async fn serve(stream: TcpStream, connection: Connection) {
+    let head = if connection.over_limit { HEAD_OVER_LIMIT } else { HEAD };
+    let hub = Arc::clone(&connection.hub);
+    let connection = Arc::new(connection);
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&connection);
+        async move { Ok::<_, Infallible>(answer(connection, request).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let closed = tokio::select! {
+        closed = serving.as_mut() => closed,
+        () = hub.closing.cancelled() => {
+            // Answer what was asked, then close.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = closed {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> Answered {
+    let path = request.uri().path();
+    if matches!(path, "/healthz" | "/readyz") && connection.gate.host_matches(&request) {
+        return http::health(&connection.hub, path);
+    }
+    if connection.over_limit {
+        return too_many(connection.hub.limits.connections);
+    }
+    if let Err(reason) = connection.gate.check(&request) {
+        return http::refused(StatusCode::FORBIDDEN, &CallError::Invalid(reason.to_owned()));
+    }
+    let upgrade = match handshake::read(&request) {
+        Ok(upgrade) => upgrade,
+        Err(reason) => return http::refused(StatusCode::BAD_REQUEST, &CallError::Invalid(reason.to_owned())),
+    };
+    match upgrade {
+        None => match admitted(&connection.hub, &request, false) {
+            true => http::route(&connection.hub, connection.peer, request).await,
+            false => unauthorized(),
+        },
+        Some(upgrade) => {
+            let has_token = admitted(&connection.hub, &request, true);
+            // Only the op protocol can bring its token later, in its hello; a wrong one is refused at once.
+            if !has_token && (upgrade.door == Door::Mcp || brings_token(&request)) {
+                return unauthorized();
+            }
+            switch(connection, &mut request, upgrade, has_token)
+        }
+    }
+}
+
+/// Answers the upgrade, and starts the session that takes over.
+fn switch(connection: Arc<Connection>, request: &mut Request<Incoming>, upgrade: Upgrade, has_token: bool) -> Answered {
+    let upgraded = hyper::upgrade::on(request);
+    let door = upgrade.door;
+    let hub = Arc::clone(&connection.hub);
+    let config = socket_config(hub.limits.frame_bytes);
+    let tasks = hub.tasks.clone();
+    tasks.spawn(TaskKind::Session, async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        let stream = parts.io.into_inner();
+        let socket =
+            WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config)).await;
+        let caller = hub.new_caller();
+        match door {
+            Door::Mcp => session::serve(socket, Mcp::default(), hub, caller).await,
+            Door::Op => {
+                let op = Op::new(caller.session.id, has_token);
+                session::serve(socket, op, hub, caller).await;
+            }
+        }
+        // The connection counts until its session has ended.
+        drop(connection);
+    });
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept);
+    if door == Door::Mcp {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
+    }
+    response
+}
+
+fn socket_config(frame_bytes: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(SOCKET_BUFFER_BYTES)
+        .write_buffer_size(SOCKET_BUFFER_BYTES)
+        .max_message_size(Some(frame_bytes))
+        .max_frame_size(Some(frame_bytes))
+}
+
+/// Whether the request's token, if it needs one, is the right one. It may stand in the query of an upgrade, for
+/// clients that cannot set headers.
+fn admitted(hub: &Hub, request: &Request<Incoming>, upgrade: bool) -> bool {
+    let bearer = bearer(request);
+    let query = if upgrade && bearer.is_none() { query_token(request) } else { None };
+    hub.auth.admits(bearer.or(query.as_deref()))
+}
+
+fn brings_token(request: &Request<Incoming>) -> bool {
+    bearer(request).is_some() || query_token(request).is_some()
+}
+
+fn bearer(request: &Request<Incoming>) -> Option<&str> {
+    let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn query_token(request: &Request<Incoming>) -> Option<String> {
+    let query = request.uri().query()?;
+    let token = query.split('&').find_map(|pair| pair.strip_prefix("token="))?;
+    Some(handshake::percent_decoded(token))
+}
+
+fn unauthorized() -> Answered {
+    let body = "{\"error\":{\"code\":\"UNAUTHORIZED\",\"message\":\"bring the daemon's token as Authorization: Bearer …\",\"retryable\":false}}";
+    http::json(StatusCode::UNAUTHORIZED, body.into())
+}
+
+fn too_many(limit: usize) -> Answered {
+    let text = format!("{limit} connections are open, which is the limit");
+    let mut response = http::refused(StatusCode::SERVICE_UNAVAILABLE, &CallError::Invalid(text));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,405 @@
+//! One task a WebSocket: frames in, calls under way, a bounded queue out.
+//!
+//! The loop has one place where events are made ([`Session::event`]) and one where they change something
+//! ([`Session::handle`]). Frames that wait together are read before anything is flushed, so their answers leave
+//! together.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::call::{Call, CallError, Caller, CancelHandle, Full, News, Submitted, Waiter};
+use crate::deadline::Deadline;
+use crate::door::Hub;
+use crate::proto::{CallFrame, Close, Dialect, Request, Ticket};
+
+mod outbox;
+mod pulse;
+
+use outbox::Outbox;
+use pulse::{Beat, Pulse};
+
+/// Frames read before what they caused is flushed, so that a flood cannot hold back its own answers.
+const READ_BATCH: usize = 64;
+
+/// Calls under way on one connection. More would be one client's mistake, paid for by all.
+const CALLS_UNDER_WAY: usize = 1024;
+
+/// How long a closing connection may take to say good-bye.
+const GOOD_BYE: Duration = Duration::from_secs(2);
+
+/// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
+const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
+
+/// Serves one WebSocket until it ends.
+pub async fn serve<S, D>(socket: WebSocketStream<S>, dialect: D, hub: Arc<Hub>, caller: Caller)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    let closing = Box::pin(hub.closing.clone().cancelled_owned());
+    let pulse = Pulse::new(dialect.awaits_hello());
+    let mut session = Session {
+        outbox: Outbox::new(hub.limits.write_queue_bytes),
+        socket,
+        dialect,
+        hub,
+        caller,
+        under_way: FuturesUnordered::new(),
+        by_id: HashMap::new(),
+        closing,
+        pulse,
+        read_in_a_row: 0,
+    };
+    loop {
+        let event = std::future::poll_fn(|cx| session.event(cx)).await;
+        if let Some(end) = session.handle(event) {
+            session.good_bye(end).await;
+            return;
+        }
+    }
+}
+
+struct Session<S, D> {
+    socket: WebSocketStream<S>,
+    dialect: D,
+    hub: Arc<Hub>,
+    caller: Caller,
+    outbox: Outbox,
+    under_way: FuturesUnordered<UnderWay>,
+    /// Calls under way by the client's id, as JSON text.
+    by_id: HashMap<Box<str>, CancelHandle>,
+    closing: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
+    pulse: Pulse,
+    read_in_a_row: usize,
+}
+
+/// What can happen to a session.
+enum Event {
+    Frame(Message),
+    Broken(tungstenite::Error),
+    Gone,
+    News(CallUnderWay, News),
+    Beat(Beat),
+    Overflow,
+    Closing,
+}
+
+/// How a session ends.
+enum End {
+    /// The connection is gone; nothing can be said.
+    Gone,
+    /// With this close code.
+    Close(Close),
+}
+
+impl<S, D> Session<S, D>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    /// The next event. Results come before the close, and reading before flushing.
+    fn event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.outbox.overflowed() {
+            return Poll::Ready(Event::Overflow);
+        }
+        if self.read_in_a_row >= READ_BATCH {
+            self.read_in_a_row = 0;
+            if let Poll::Ready(Some(event)) = self.flush(cx) {
+                return Poll::Ready(event);
+            }
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.socket).poll_next(cx) {
+            self.read_in_a_row += 1;
+            return Poll::Ready(match frame {
+                Some(Ok(message)) => Event::Frame(message),
+                Some(Err(error)) => Event::Broken(error),
+                None => Event::Gone,
+            });
+        }
+        if !self.under_way.is_empty()
+            && let Poll::Ready(Some((call, news))) = Pin::new(&mut self.under_way).poll_next(cx)
+        {
+            return Poll::Ready(Event::News(call, news));
+        }
+        if let Poll::Ready(beat) = self.pulse.poll_beat(cx) {
+            return Poll::Ready(Event::Beat(beat));
+        }
+        if self.closing.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Closing);
+        }
+        self.read_in_a_row = 0;
+        match self.flush(cx) {
+            Poll::Ready(Some(event)) => Poll::Ready(event),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Moves what waits into the socket, then flushes; `None` when all is written.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut socket = Pin::new(&mut self.socket);
+        while self.outbox.has_waiting() {
+            match socket.as_mut().poll_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Some(Event::Gone)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let Some(message) = self.outbox.take() else { break };
+            if socket.as_mut().start_send(message).is_err() {
+                return Poll::Ready(Some(Event::Gone));
+            }
+        }
+        if !self.outbox.needs_flush() {
+            return Poll::Ready(None);
+        }
+        match socket.poll_flush(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Some(Event::Gone)),
+            Poll::Ready(Ok(())) => {
+                self.outbox.flushed();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Frame(message) => {
+                self.pulse.heard();
+                self.frame(message)
+            }
+            Event::Broken(error) => Some(broken(&error)),
+            Event::Gone => Some(End::Gone),
+            Event::News(call, news) => {
+                self.news(call, news);
+                None
+            }
+            Event::Beat(beat) => self.beat(beat),
+            Event::Overflow => Some(End::Close(Close::DoesNotRead)),
+            Event::Closing => Some(End::Close(Close::GoingAway)),
+        }
+    }
+
+    fn frame(&mut self, message: Message) -> Option<End> {
+        match message {
+            Message::Text(text) => {
+                let request = self.dialect.read(&text, &self.hub.view());
+                self.request(request)
+            }
+            Message::Binary(_) => {
+                let request = self.dialect.not_text();
+                self.request(request)
+            }
+            // tungstenite has queued the pong: it wants a flush.
+            Message::Ping(_) => {
+                self.outbox.touch();
+                None
+            }
+            Message::Pong(_) | Message::Frame(_) => None,
+            // tungstenite has queued the reply; the stream ends after it is flushed.
+            Message::Close(_) => {
+                self.outbox.touch();
+                None
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request<'_>) -> Option<End> {
+        match request {
+            Request::Nothing => None,
+            Request::Reply(text) => {
+                self.outbox.push(text);
+                if !self.dialect.awaits_hello() {
+                    self.pulse.greeted();
+                }
+                None
+            }
+            Request::ReplyThenClose(text, close) => {
+                self.outbox.push(text);
+                Some(End::Close(close))
+            }
+            Request::Close(close) => Some(End::Close(close)),
+            Request::Call(frame) => {
+                self.call(frame);
+                None
+            }
+            Request::Cancel { id, acknowledge } => {
+                if let Some(acknowledge) = acknowledge {
+                    self.outbox.push(acknowledge);
+                }
+                if let Some(call) = self.by_id.get(&*id) {
+                    call.cancel();
+                }
+                None
+            }
+        }
+    }
+
+    fn call(&mut self, frame: CallFrame<'_>) {
+        let CallFrame { ticket, tool, arguments, extra, options } = frame;
+        if ticket.id.as_ref().is_some_and(|id| self.by_id.contains_key(id)) {
+            let error = CallError::Invalid("this request id is still in use on this connection".into());
+            return self.outbox.push(self.dialect.refuse(&ticket, &error));
+        }
+        if self.under_way.len() >= CALLS_UNDER_WAY {
+            let full = Full::Connection { limit: CALLS_UNDER_WAY };
+            let error = CallError::Full { full, retry_after: Some(Duration::from_secs(1)) };
+            return self.outbox.push(self.dialect.refuse(&ticket, &error));
+        }
+        let patience = options.timeout.map_or(self.hub.ladder.daemon, |asked| asked.min(self.hub.ladder.daemon));
+        if let Some(accepted) = self.dialect.accepted(&ticket, patience) {
+            self.outbox.push(accepted);
+        }
+        let call = Call { tool: &tool, arguments, extra: extra.as_deref(), options };
+        match self.hub.calls.submit(&self.caller, call) {
+            Submitted::Answered(answer) => {
+                if let Some(text) = self.dialect.answer(&ticket, &answer) {
+                    self.outbox.push(text);
+                }
+            }
+            Submitted::Waiting(waiter) => {
+                if let Some(id) = &ticket.id {
+                    self.by_id.insert(id.clone(), waiter.cancel_handle());
+                }
+                if ticket.progress.is_some() {
+                    self.pulse.wants_heartbeat();
+                }
+                let told_at = Instant::now();
+                self.under_way.push(UnderWay(Some(CallUnderWay { waiter, ticket, began: told_at, told_at })));
+            }
+        }
+    }
+
+    fn news(&mut self, mut call: CallUnderWay, news: News) {
+        match news {
+            News::Text(text) => {
+                tell(&mut self.outbox, &self.dialect, &mut call, &text);
+                self.under_way.push(UnderWay(Some(call)));
+            }
+            News::Answer(answer) => {
+                if let Some(id) = &call.ticket.id {
+                    self.by_id.remove(id);
+                }
+                if let Some(text) = self.dialect.answer(&call.ticket, &answer) {
+                    self.outbox.push(text);
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self, beat: Beat) -> Option<End> {
+        match beat {
+            Beat::Ping => {
+                self.outbox.ping();
+                None
+            }
+            Beat::HelloMissing => Some(End::Close(Close::HelloTooLate)),
+            Beat::Silent => Some(End::Gone),
+            Beat::Heartbeat => {
+                self.heartbeat();
+                None
+            }
+        }
+    }
+
+    /// Tells every waiting caller that its call lives, if it was told nothing for a while.
+    fn heartbeat(&mut self) {
+        let now = Instant::now();
+        for each in self.under_way.iter_mut() {
+            let Some(call) = &mut each.0 else { continue };
+            if call.ticket.progress.is_some() && now.saturating_duration_since(call.told_at) >= pulse::HEARTBEAT {
+                let running = now.saturating_duration_since(call.began).as_secs();
+                tell(&mut self.outbox, &self.dialect, call, &format!("still running after {running} s"));
+            }
+        }
+        if !self.under_way.is_empty() {
+            self.pulse.wants_heartbeat();
+        }
+    }
+
+    /// Says good-bye as far as the peer listens, within a bound; calls under way are left by being dropped.
+    async fn good_bye(mut self, end: End) {
+        let End::Close(close) = end else { return };
+        let (code, reason) = close.frame();
+        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
+        let farewell = async {
+            let mut stopped = false;
+            std::future::poll_fn(|cx| match self.flush(cx) {
+                Poll::Ready(event) => {
+                    stopped = event.is_some();
+                    Poll::Ready(())
+                }
+                Poll::Pending => Poll::Pending,
+            })
+            .await;
+            if !stopped && self.socket.close(Some(frame)).await.is_ok() {
+                // Read on until the peer has answered: a socket closed over unread bytes resets, and takes the
+                // close frame with it.
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await {}
+            }
+        };
+        // A peer that does not read gets no good-bye.
+        let _ = Deadline::after(GOOD_BYE).limit(farewell).await;
+    }
+}
+
+fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, message: &str) {
+    if outbox.bytes() > PROGRESS_BACKLOG_BYTES {
+        return;
+    }
+    call.ticket.told += 1;
+    call.told_at = Instant::now();
+    if let Some(text) = dialect.progress(&call.ticket, message) {
+        outbox.push(text);
+    }
+}
+
+/// What a protocol violation is answered with.
+fn broken(error: &tungstenite::Error) -> End {
+    match error {
+        tungstenite::Error::Capacity(_) => End::Close(Close::TooBig),
+        tungstenite::Error::Utf8(_) => End::Close(Close::NotText),
+        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
+        tungstenite::Error::Protocol(_) => End::Close(Close::ProtocolError),
+        _ => End::Gone,
+    }
+}
+
+/// One call that waits for its answer.
+struct CallUnderWay {
+    waiter: Waiter,
+    ticket: Ticket,
+    began: Instant,
+    told_at: Instant,
+}
+
+/// Yields the call itself with its next news, so that the session can put it back.
+struct UnderWay(Option<CallUnderWay>);
+
+impl Future for UnderWay {
+    type Output = (CallUnderWay, News);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(call) = &mut self.0 else { unreachable!("polled again after it was ready") };
+        match call.waiter.poll_news(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(news) => match self.0.take() {
+                Some(call) => Poll::Ready((call, news)),
+                None => unreachable!("it was there above"),
+            },
+        }
+    }
+}
+
+/// A timer that exists only while somebody waits for it.
+type Timer = Pin<Box<Sleep>>;

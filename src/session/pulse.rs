@@ -1,0 +1,177 @@
+//! One timer a connection: for its hello, its pings, and the heartbeat of its calls.
+
+use std::future::Future;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Timer;
+
+/// How long a client may take to say hello.
+const HELLO: Duration = Duration::from_secs(15);
+/// Between two pings of a quiet connection.
+const PING: Duration = Duration::from_secs(30);
+/// How long a pinged peer may stay silent.
+const PONG: Duration = Duration::from_secs(10);
+/// Between two signs of life of a call.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// What the timer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Ask the peer whether it lives.
+    Ping,
+    /// It did not say hello.
+    HelloMissing,
+    /// It did not answer the ping.
+    Silent,
+    /// Tell of calls under way.
+    Heartbeat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Hello,
+    Quiet,
+    Pong,
+}
+
+/// When something is due. The timer is moved only when it fires: a busy connection pays nothing for it.
+pub(super) struct Pulse {
+    timer: Timer,
+    waits: Waits,
+    since: Instant,
+    heard: Instant,
+    heartbeat: Option<Instant>,
+}
+
+impl Pulse {
+    /// A connection that has just begun.
+    pub(super) fn new(awaits_hello: bool) -> Self {
+        let now = Instant::now();
+        let waits = if awaits_hello { Waits::Hello } else { Waits::Quiet };
+        let mut pulse = Self { timer: Box::pin(tokio::time::sleep_until(now)), waits, since: now, heard: now, heartbeat: None };
+        pulse.aim();
+        pulse
+    }
+
+    /// The peer sent something.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// The peer said hello.
+    pub(super) fn greeted(&mut self) {
+        if self.waits == Waits::Hello {
+            self.waits = Waits::Quiet;
+            self.since = self.heard;
+        }
+    }
+
+    /// A call is under way whose caller wants signs of life.
+    pub(super) fn wants_heartbeat(&mut self) {
+        if self.heartbeat.is_none() {
+            self.heartbeat = Some(Instant::now() + HEARTBEAT);
+            self.aim();
+        }
+    }
+
+    fn due(&self) -> Instant {
+        match self.waits {
+            Waits::Hello => self.since + HELLO,
+            Waits::Quiet => self.heard.max(self.since) + PING,
+            Waits::Pong => self.since + PONG,
+        }
+    }
+
+    fn aim(&mut self) {
+        let due = self.due();
+        let next = self.heartbeat.map_or(due, |beat| beat.min(due));
+        self.timer.as_mut().reset(next);
+    }
+
+    /// The next beat.
+    pub(super) fn poll_beat(&mut self, cx: &mut Context<'_>) -> Poll<Beat> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.heartbeat.is_some_and(|beat| beat <= now) {
+                self.heartbeat = None;
+                self.aim();
+                return Poll::Ready(Beat::Heartbeat);
+            }
+            let beat = if self.due() <= now { self.fall_due(now) } else { None };
+            self.aim();
+            if let Some(beat) = beat {
+                return Poll::Ready(beat);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn fall_due(&mut self, now: Instant) -> Option<Beat> {
+        match self.waits {
+            Waits::Hello => {
+                // Said once; the session ends with it.
+                self.since = now + HELLO;
+                Some(Beat::HelloMissing)
+            }
+            Waits::Quiet => {
+                self.waits = Waits::Pong;
+                self.since = now;
+                Some(Beat::Ping)
+            }
+            Waits::Pong => {
+                let answered = self.heard >= self.since;
+                self.waits = Waits::Quiet;
+                self.since = now;
+                if answered { None } else { Some(Beat::Silent) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn beat(pulse: &mut Pulse) -> (Beat, u64) {
+        let start = Instant::now();
+        let beat = std::future::poll_fn(|cx| pulse.poll_beat(cx)).await;
+        (beat, start.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_pinged_and_then_gone() {
+        let mut pulse = Pulse::new(false);
+        assert_eq!(beat(&mut pulse).await, (Beat::Ping, 30));
+        assert_eq!(beat(&mut pulse).await, (Beat::Silent, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pong_keeps_the_peer() {
+        let mut pulse = Pulse::new(false);
+        assert_eq!(beat(&mut pulse).await, (Beat::Ping, 30));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        pulse.heard();
+        assert_eq!(beat(&mut pulse).await, (Beat::Ping, 39));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hello_is_waited_for_15_seconds() {
+        assert_eq!(beat(&mut Pulse::new(true)).await, (Beat::HelloMissing, 15));
+        let mut pulse = Pulse::new(true);
+        pulse.heard();
+        pulse.greeted();
+        assert_eq!(beat(&mut pulse).await, (Beat::Ping, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_comes_once_for_each_wish() {
+        let mut pulse = Pulse::new(false);
+        pulse.wants_heartbeat();
+        pulse.wants_heartbeat();
+        assert_eq!(beat(&mut pulse).await, (Beat::Heartbeat, 5));
+        assert_eq!(beat(&mut pulse).await, (Beat::Ping, 25));
+    }
+}
