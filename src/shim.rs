@@ -154,3 +154,54 @@ impl Parent {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Cursor, Write};
+    use std::net::TcpListener;
+
+    /// Each write is one message.
+    struct Written(SyncSender<Vec<u8>>);
+
+    impl Write for Written {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.0.send(buf.to_vec()).map_err(io::Error::other)?;
+            Ok(buf.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_stays_away_is_answered_for_with_its_address_and_how_to_start_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let (written, read) = sync_channel(8);
+        let request = b"{\"id\":1,\"method\":\"tools/list\"}\n";
+        let endpoint = Endpoint::parse(&url, None).unwrap();
+        let output = Output::new(Box::new(Written(written)));
+        let input = Box::new(Cursor::new(request));
+        let (_bridge, ended) = start(endpoint, Duration::ZERO, input, output).unwrap();
+        let answer: serde_json::Value =
+            serde_json::from_slice(&read.recv_timeout(Duration::from_secs(30)).unwrap()).unwrap();
+        assert_eq!(answer["error"]["code"], -32018);
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&url) && message.contains("inflightd serve"), "{message}");
+        assert_eq!(ended.recv(), Ok(End::InputEnded));
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_shim() {
+        let (ends, ended) = sync_channel(4);
+        let leave = Leave(ends);
+        let panicked = thread::spawn(move || {
+            let _leave = leave;
+            panic!("a fault of ours");
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(watch(&ended, &Parent::now()), End::Broken);
+    }
+}
