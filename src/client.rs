@@ -22,13 +22,17 @@ const INITIALIZE_BUDGET: Duration = Duration::from_secs(10);
 /// A registry has far fewer pages; a daemon that never ends its list must not hold a command.
 const MAX_PAGES: usize = 1_000;
 
-/// An error with its causes in one line: `connect: Connection refused (os error 111)`.
+/// An error with its causes in one line: `connect: Connection refused (os error 111)`. A cause that the text
+/// before it already tells, as some libraries do, is not told twice.
 pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     text

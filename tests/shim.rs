@@ -34,11 +34,11 @@ const ORPHAN_GONE_WITHIN: Duration = Duration::from_secs(1);
 #[test]
 fn the_shim_ends_with_its_stdin_and_says_good_bye() {
     let daemon = Daemon::start();
-    let shim = Shim::start(&daemon);
+    let mut shim = Shim::start(&daemon);
     let mut peer = daemon.accept();
     let (rest, status) = shim.finish();
     peer.expect_close();
-    assert!(rest.is_empty(), "{rest:?}");
+    assert!(rest.is_empty() && shim.rest_of_stderr().is_empty(), "{rest:?}");
     assert_eq!(status.code(), Some(0));
 }
 
@@ -93,7 +93,7 @@ fn bytes_go_through_as_they_are() {
 #[test]
 fn a_message_on_many_lines_stays_one_message() {
     let daemon = Daemon::start();
-    let shim = Shim::start(&daemon);
+    let mut shim = Shim::start(&daemon);
     let mut peer = daemon.accept();
     peer.send("{\n  \"id\": 1,\r\n  \"result\": \"a\\nb\"\n}");
     assert_eq!(shim.json(), json!({"id": 1, "result": "a\nb"}));

@@ -1,6 +1,7 @@
 //! The shim's memory joined to its two ends; what both of its threads share.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -17,6 +18,8 @@ const LIST_CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/lis
 pub(super) struct Bridge {
     state: Mutex<State<Sender>>,
     output: Output,
+    /// The client is gone: what happens to the connection now concerns nobody.
+    closing: AtomicBool,
 }
 
 /// Why the way to the daemon did not open.
@@ -32,7 +35,7 @@ pub(super) enum OpenError {
 
 impl Bridge {
     pub(super) fn new(wait_until: Instant, output: Output) -> Self {
-        Self { state: Mutex::new(State::new(wait_until)), output }
+        Self { state: Mutex::new(State::new(wait_until)), output, closing: AtomicBool::new(false) }
     }
 
     /// A line of the client.
@@ -102,8 +105,14 @@ impl Bridge {
         self.state.lock().session()
     }
 
+    /// The shim is about to end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Says good-bye to the daemon, without waiting for it.
     pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         let sender = self.state.lock().open_door();
         if let Some(sender) = sender {
             sender.close();

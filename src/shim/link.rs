@@ -58,10 +58,13 @@ impl<'a> Link<'a> {
         Self { bridge, endpoint, wait, pause: FIRST_PAUSE, noted: None }
     }
 
-    /// Connects, serves and connects again, until the client reads no more.
+    /// Connects, serves and connects again, until the client is gone.
     pub(super) fn keep(&mut self) -> io::Error {
         loop {
             let Err(trouble) = self.serve();
+            if self.bridge.is_closing() {
+                return io::ErrorKind::BrokenPipe.into();
+            }
             if let Err(error) = self.settle(trouble) {
                 return error;
             }

@@ -156,8 +156,13 @@ impl Shim {
         self.child.kill().unwrap();
     }
 
+    /// What an ended shim left on stderr beside what the test read.
+    pub fn rest_of_stderr(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.stderr.recv_timeout(PATIENCE).ok()).collect()
+    }
+
     /// Ends stdin and waits: what was on stdout beside what the test read, and how the shim ended.
-    pub fn finish(mut self) -> (Vec<String>, ExitStatus) {
+    pub fn finish(&mut self) -> (Vec<String>, ExitStatus) {
         self.stdin = None;
         let rest = std::iter::from_fn(|| self.stdout.recv_timeout(PATIENCE).ok()).collect();
         (rest, self.child.wait().unwrap())
