@@ -16,7 +16,7 @@ mod fake;
 use std::io::Write;
 use std::time::Duration;
 
-use fake::{Daemon, Shim, command};
+use fake::{Daemon, Peer, Shim, command};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Bytes, Message, WebSocket};
@@ -31,11 +31,18 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 #[cfg(unix)]
 const ORPHAN_GONE_WITHIN: Duration = Duration::from_secs(1);
 
+/// A message that arrived: the shim has taken the connection into use.
+fn greet(shim: &Shim, peer: &mut Peer) {
+    peer.send(r#"{"method":"notifications/greeting"}"#);
+    assert_eq!(shim.json()["method"], "notifications/greeting");
+}
+
 #[test]
 fn the_shim_ends_with_its_stdin_and_says_good_bye() {
     let daemon = Daemon::start();
     let mut shim = Shim::start(&daemon);
     let mut peer = daemon.accept();
+    greet(&shim, &mut peer);
     let (rest, status) = shim.finish();
     peer.expect_close();
     assert!(rest.is_empty() && shim.rest_of_stderr().is_empty(), "{rest:?}");
@@ -64,8 +71,9 @@ fn the_shim_ends_when_its_parent_is_killed() {
     shell.args(["-c", r#"exec 3<&0; "$0" shim --url "$1" <&3 & wait"#]);
     shell.args([env!("CARGO_BIN_EXE_inflightd"), &daemon.url()]);
     let mut shim = Shim::spawn(shell);
-    // Connected: the shim has looked at its parent before.
     let mut peer = daemon.accept();
+    // At work: the shim has looked at its parent before.
+    greet(&shim, &mut peer);
     shim.kill();
     assert!(shim.output_ends_within(ORPHAN_GONE_WITHIN));
     peer.expect_close();
