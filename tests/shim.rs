@@ -13,13 +13,14 @@ mod commands;
 #[path = "shim/fake.rs"]
 mod fake;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use fake::{Daemon, Peer, Shim, command};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::{Bytes, Message, WebSocket};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message, WebSocket};
 
 const CALL: &str =
     r#"{"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
@@ -77,6 +78,23 @@ fn the_shim_ends_when_its_parent_is_killed() {
     shim.kill();
     assert!(shim.output_ends_within(ORPHAN_GONE_WITHIN));
     peer.expect_close();
+}
+
+#[test]
+fn the_shim_ends_when_nobody_reads_its_stdout() {
+    let daemon = Daemon::start();
+    let mut program = command(&["shim", "--url", &daemon.url()]);
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let _stdin = child.stdin.take();
+    drop(child.stdout.take());
+    let mut peer = daemon.accept();
+    peer.send(CALL);
+    // The connection ends, or the peer's patience does.
+    let gone = !matches!(peer.socket.read(), Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock);
+    if !gone {
+        child.kill().unwrap();
+    }
+    assert!(child.wait().unwrap().success() && gone);
 }
 
 #[test]
