@@ -1,2 +1,10 @@
 //! The `inflightd` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use inflightd::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

@@ -1,0 +1,294 @@
+//! The shim and the commands as a client meets them: the real program against a daemon that the test plays.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    unreachable_pub,
+    missing_docs,
+    reason = "helpers of tests are tests"
+)]
+
+#[path = "shim/commands.rs"]
+mod commands;
+#[path = "shim/fake.rs"]
+mod fake;
+
+use std::io::{ErrorKind, Write};
+use std::process::Stdio;
+use std::time::Duration;
+
+use fake::{Daemon, Peer, Shim, command};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message, WebSocket};
+
+const CALL: &str =
+    r#"{"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+const PING: &str = r#"{"jsonrpc":"2.0","id":99,"method":"ping"}"#;
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","x":18446744073709551616}}"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// Half of it is the poll for the parent; the other half is room for a busy machine.
+#[cfg(unix)]
+const ORPHAN_GONE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A message that arrived: the shim has taken the connection into use.
+fn greet(shim: &Shim, peer: &mut Peer) {
+    peer.send(r#"{"method":"notifications/greeting"}"#);
+    assert_eq!(shim.json()["method"], "notifications/greeting");
+}
+
+#[test]
+fn the_shim_ends_with_its_stdin_and_says_good_bye() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    greet(&shim, &mut peer);
+    let (rest, status) = shim.finish();
+    peer.expect_close();
+    assert!(rest.is_empty() && shim.rest_of_stderr().is_empty(), "{rest:?}");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn the_shim_ends_with_its_stdin_while_no_daemon_answers() {
+    let daemon = Daemon::start();
+    let url = daemon.url();
+    drop(daemon);
+    let mut shim = Shim::spawn(command(&["shim", "--url", &url]));
+    shim.send(CALL);
+    assert!(shim.diagnostic().contains("inflightd serve"));
+    let (rest, status) = shim.finish();
+    assert!(rest.is_empty(), "{rest:?}");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_shim_ends_when_its_parent_is_killed() {
+    let daemon = Daemon::start();
+    let mut shell = std::process::Command::new("sh");
+    // A background job would get /dev/null as stdin: the pipe, which the test holds open, goes through fd 3.
+    shell.args(["-c", r#"exec 3<&0; "$0" shim --url "$1" <&3 & wait"#]);
+    shell.args([env!("CARGO_BIN_EXE_inflightd"), &daemon.url()]);
+    let mut shim = Shim::spawn(shell);
+    let mut peer = daemon.accept();
+    // At work: the shim has looked at its parent before.
+    greet(&shim, &mut peer);
+    shim.kill();
+    assert!(shim.output_ends_within(ORPHAN_GONE_WITHIN));
+    peer.expect_close();
+}
+
+#[test]
+fn the_shim_ends_when_nobody_reads_its_stdout() {
+    let daemon = Daemon::start();
+    let mut program = command(&["shim", "--url", &daemon.url()]);
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let _stdin = child.stdin.take();
+    drop(child.stdout.take());
+    let mut peer = daemon.accept();
+    peer.send(CALL);
+    // The connection ends, or the peer's patience does.
+    let gone = !matches!(peer.socket.read(), Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock);
+    if !gone {
+        child.kill().unwrap();
+    }
+    assert!(child.wait().unwrap().success() && gone);
+}
+
+#[test]
+fn bytes_go_through_as_they_are() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    let odd = [
+        r#"{"z":1.0,"a":18446744073709551616,"jsonrpc":"2.0","id":1e2,"method":"x","params":{"é":"\u00e9 🦀","n":1E400}}"#,
+        r#"  {"jsonrpc" : "2.0",  "method":"notifications/unknown", "a":1, "a":2}  "#,
+        "no JSON at all",
+    ];
+    for line in odd {
+        shim.send(line);
+        assert_eq!(peer.text(), line);
+        peer.send(line);
+        assert_eq!(shim.line(), line);
+    }
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_message_on_many_lines_stays_one_message() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    peer.send("{\n  \"id\": 1,\r\n  \"result\": \"a\\nb\"\n}");
+    assert_eq!(shim.json(), json!({"id": 1, "result": "a\nb"}));
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn large_messages_go_both_ways() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    let up = json!({"id": 1, "method": "x", "params": "u".repeat(20 << 20)}).to_string();
+    let mut stdin = shim.take_stdin();
+    let sent = up.clone();
+    let writer = std::thread::spawn(move || {
+        stdin.write_all(format!("{sent}\n").as_bytes()).unwrap();
+        stdin
+    });
+    assert!(peer.text() == up);
+    let stdin = writer.join().unwrap();
+    let down = json!({"id": 1, "result": "d".repeat(30 << 20)}).to_string();
+    peer.send(down.as_str());
+    assert!(shim.line() == down);
+    drop(stdin);
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_line_over_the_limit_is_refused_and_the_next_one_served() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    shim.send(&"x".repeat((32 << 20) + 1));
+    assert_eq!(shim.json()["error"]["code"], -32600);
+    shim.send(CALL);
+    assert_eq!(peer.text(), CALL);
+}
+
+#[test]
+fn a_call_whose_daemon_dies_is_answered_with_a_typed_error() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    shim.send(CALL);
+    shim.send(r#"{"id":5,"method":"tools/list"}"#);
+    peer.text();
+    peer.text();
+    drop((daemon, peer));
+    let call = shim.json();
+    assert_eq!((&call["id"], &call["error"]["code"]), (&json!("c"), &json!(-32017)));
+    assert_eq!(call["error"]["data"], json!({"code": "OUTCOME_UNKNOWN", "retryable": false}));
+    let list = shim.json();
+    assert_eq!((&list["id"], &list["error"]["code"]), (&json!(5), &json!(-32018)));
+    // The daemon is away now, for certain.
+    shim.send(PING);
+    assert_eq!(shim.json(), json!({"jsonrpc": "2.0", "id": 99, "result": {}}));
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_session_of_the_older_era_is_begun_again_and_the_client_sees_only_a_change_of_tools() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    shim.send(INITIALIZE);
+    assert_eq!(peer.text(), INITIALIZE);
+    peer.answer(&json!(0), &json!({"serverInfo": {"name": "first"}}));
+    assert_eq!(shim.json()["result"]["serverInfo"]["name"], "first");
+    shim.send(INITIALIZED);
+    assert_eq!(peer.text(), INITIALIZED);
+    drop(peer);
+
+    let mut peer = daemon.accept();
+    // What comes meanwhile waits for the session.
+    shim.send(CALL);
+    let again = peer.text();
+    assert!(
+        again.contains(r#""params":{"protocolVersion":"2025-11-25","x":18446744073709551616}"#),
+        "{again}"
+    );
+    let own_id = serde_json::from_str::<serde_json::Value>(&again).unwrap()["id"].clone();
+    assert_ne!(own_id, 0);
+    peer.answer(&own_id, &json!({"serverInfo": {"name": "second"}}));
+    assert_eq!(peer.text(), INITIALIZED);
+    assert_eq!(peer.text(), CALL);
+    assert_eq!(shim.json()["method"], "notifications/tools/list_changed");
+    peer.answer(&json!("c"), &json!({}));
+    assert_eq!(shim.json()["id"], "c");
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_stateless_client_sees_nothing_of_a_new_daemon() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    shim.send(CALL);
+    assert_eq!(peer.text(), CALL);
+    peer.answer(&json!("c"), &json!({}));
+    assert_eq!(shim.json()["id"], "c");
+    drop(peer);
+    let mut peer = daemon.accept();
+    shim.send(CALL);
+    assert_eq!(peer.text(), CALL);
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn what_is_sent_before_the_daemon_answers_reaches_it() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    shim.send(CALL);
+    daemon.refuse("503 Service Unavailable");
+    assert_eq!(daemon.accept().text(), CALL);
+}
+
+#[test]
+fn pongs_and_messages_never_interleave() {
+    const LINES: usize = 2_000;
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    let sent = |n: usize| json!({"method": "x", "n": n, "pad": "p".repeat(n * 37 % 20_000)}).to_string();
+
+    let mut stdin = shim.take_stdin();
+    let client = std::thread::spawn(move || {
+        (0..LINES).for_each(|n| stdin.write_all(format!("{}\n", sent(n)).as_bytes()).unwrap());
+        stdin
+    });
+    let mut pinging =
+        WebSocket::from_raw_socket(peer.socket.get_ref().try_clone().unwrap(), Role::Server, None);
+    let pinger = std::thread::spawn(move || {
+        (0..20_000_u32).for_each(|n| {
+            pinging.send(Message::Ping(Bytes::copy_from_slice(&n.to_be_bytes()))).unwrap();
+        });
+    });
+    let (mut texts, mut last_pong) = (0, None);
+    while texts < LINES || last_pong != Some(19_999) {
+        match peer.socket.read().unwrap() {
+            Message::Text(text) => {
+                assert!(text.as_str() == sent(texts), "message {texts}");
+                texts += 1;
+            }
+            Message::Pong(payload) => last_pong = Some(u32::from_be_bytes(payload[..].try_into().unwrap())),
+            other => panic!("neither text nor pong: {other:?}"),
+        }
+    }
+    pinger.join().unwrap();
+    drop(client.join().unwrap());
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_missing_token_is_named_to_the_client_and_on_stderr() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    shim.send(CALL);
+    daemon.refuse("401 Unauthorized");
+    let refused = shim.json();
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!("c"), &json!(-32019)));
+    assert!(refused["error"]["message"].as_str().unwrap().contains("INFLIGHTD_TOKEN"));
+    assert!(shim.diagnostic().contains("INFLIGHTD_TOKEN"));
+}
+
+#[test]
+fn the_token_comes_from_the_environment_and_goes_into_the_header() {
+    let daemon = Daemon::start();
+    let mut program = command(&["shim"]);
+    program.env("INFLIGHTD_URL", daemon.url()).env("INFLIGHTD_TOKEN", "a long enough token");
+    let _shim = Shim::spawn(program);
+    assert_eq!(daemon.accept().authorization.as_deref(), Some("Bearer a long enough token"));
+}
