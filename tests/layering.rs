@@ -162,18 +162,18 @@ fn rank(family: &str) -> Option<usize> {
     ORDER.iter().position(|line| line.families().contains(&family))
 }
 
-fn may_use(user: &str, used: &str) -> Result<(), String> {
-    if user == used {
+fn may_use(user: &str, target: &str) -> Result<(), String> {
+    if user == target {
         return Ok(());
     }
     let unknown = |family: &str| format!("give `{family}` a rank in ORDER, tests/layering.rs");
     let above = rank(user).ok_or_else(|| unknown(user))?;
-    let below = rank(used).ok_or_else(|| unknown(used))?;
+    let below = rank(target).ok_or_else(|| unknown(target))?;
     let together = matches!(ORDER.get(above), Some(Line::Together(_)));
     if below > above || (below == above && together) {
         Ok(())
     } else {
-        Err(format!("`{user}` uses `{used}`, which does not stand below it"))
+        Err(format!("`{user}` uses `{target}`, which does not stand below it"))
     }
 }
 
