@@ -20,6 +20,7 @@ const ORDER: &[Line] = &[
     Line::Apart(&["listener"]),
     Line::Apart(&["session"]),
     Line::Apart(&["http"]),
+    Line::Apart(&["door"]),
     Line::Apart(&["shim"]),
     Line::Apart(&["client"]),
     Line::Apart(&["proto"]),
