@@ -57,6 +57,11 @@ pub fn print_machine(cores: Cores, command: &str) {
     let count = cpu.lines().filter(|line| line.starts_with("processor")).count();
     println!("- machine: {count} × {}, Linux {}", model.trim_start_matches([' ', '\t', ':']), kernel.trim());
     println!("- pinned: {}", cores.describe());
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    println!(
+        "- load before it began: {load} (above 0.5 someone else is at work: calls/s and p99 say little then)"
+    );
     let commit = Command::new("git").args(["describe", "--always", "--dirty"]).output();
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     println!("- commit: {}", commit.unwrap_or_else(|_| "unknown".to_owned()));
