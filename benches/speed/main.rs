@@ -1,0 +1,138 @@
+//! `cargo bench --bench speed [-- quick] [selftest] [daemon=PATH] [only=echo,pipeline,…]`: what a call costs.
+//!
+//! Reference and daemon run in the same run, one worker thread each, on one core; the generator on another.
+//! The figure is the **server's processor time a call**, since calls/s are bounded by the generator. Rounds are
+//! interleaved, ratios are taken within a round, and the middle one is printed.
+//!
+//! - `quick`: 3 rounds of half a second instead of 5 of two.
+//! - `selftest`: the spawned reference stands in for the daemon; whatever needs joining then misses its target.
+//! - `daemon=PATH`: another binary than the one cargo has built, for example of profile `dist`.
+//! - `only=`: some of `echo`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`.
+#![cfg_attr(
+    target_os = "linux",
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        clippy::print_stdout,
+        clippy::disallowed_methods,
+        clippy::missing_panics_doc,
+        unreachable_pub,
+        reason = "a benchmark ends at the first surprise, and prints; its figures are far from any limit"
+    )
+)]
+
+/// The daemon and its server are as fast as their allocator: both use the same.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(target_os = "linux")]
+mod load;
+#[cfg(target_os = "linux")]
+mod measure;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod reference;
+#[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
+mod shim;
+#[cfg(target_os = "linux")]
+mod wire;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("this benchmark reads /proc and waits with epoll: Linux only");
+}
+
+#[cfg(target_os = "linux")]
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| words.get(at).map(|word| word.parse::<u16>().unwrap());
+    match words.first().map(String::as_str) {
+        Some(process::REFERENCE) => run_reference(number(1).unwrap(), number(2)),
+        Some(process::SHIM) => shim::stand_in(number(1).unwrap()),
+        // `cargo test --all-targets` runs benchmarks too, without a word.
+        None => println!("run it with `cargo bench --bench speed`"),
+        Some(_) => run(&words),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn run_reference(port: u16, latency_ms: Option<u16>) {
+    use reference::Flavour;
+    use std::time::Duration;
+
+    let held = |ms| Flavour::Spawned { latency: Duration::from_millis(u64::from(ms)) };
+    let flavour = latency_ms.map_or(Flavour::Inline, held);
+    // The benchmark may be killed; nobody else ends this child then.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        tokio::spawn(reference::serve(listener, flavour)).await.unwrap();
+    });
+}
+
+#[cfg(target_os = "linux")]
+fn run(words: &[String]) {
+    use measure::{Bench, Effort};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    type Measurement = fn(&Bench, &mut report::Report);
+
+    let said = |word: &str| words.iter().any(|said| said == word);
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+    for word in words {
+        let known = ["--bench", "quick", "selftest"].contains(&word.as_str());
+        let pair = word.starts_with("daemon=") || word.starts_with("only=");
+        assert!(known || pair, "unknown word {word:?}");
+    }
+    let effort = if said("quick") {
+        Effort { rounds: 3, round: Duration::from_millis(500), tries: 5, shim_calls: 2_000 }
+    } else {
+        Effort { rounds: 5, round: Duration::from_secs(2), tries: 10, shim_calls: 10_000 }
+    };
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_inflightd"));
+    // Absolute, since each server starts in a folder of its own.
+    let given = value("daemon=").map(|path| std::fs::canonicalize(path).unwrap());
+    let daemon = (!said("selftest")).then(|| given.unwrap_or(built));
+    process::raise_open_files();
+    let cores = process::Cores::pick();
+    let said: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
+    report::print_machine(cores, &format!("cargo bench --bench speed -- {}", said.join(" ")));
+
+    if daemon.is_none() {
+        println!("**Self-test: the spawned reference stands in for the daemon.**");
+    }
+    let bench = Bench { effort, cores, daemon };
+    let mut report = report::Report::default();
+    let only = value("only=").map(|names| names.split(',').collect::<Vec<_>>());
+    let measurements: [(&str, Measurement); 7] = [
+        ("echo", Bench::echo),
+        ("followers", Bench::followers),
+        ("pipeline", Bench::pipeline),
+        ("burst", Bench::burst),
+        ("idle", Bench::idle),
+        ("first", Bench::first),
+        ("shim", Bench::shim),
+    ];
+    for (name, measure) in measurements {
+        if only.as_ref().is_none_or(|only| only.contains(&name)) {
+            // What it panicked of is on stderr; the others can still be measured.
+            let measured = catch_unwind(AssertUnwindSafe(|| measure(&bench, &mut report)));
+            if measured.is_err() {
+                report.target(name, "ended early".to_owned(), "", false);
+            }
+        }
+    }
+    report.print();
+}
