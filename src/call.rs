@@ -362,14 +362,13 @@ impl Path {
             unreachable!("a call is prepared for a provider of the catalogue");
         };
         let stages = flight.stages();
-        let received = stages.start();
-        stages.mark(Phase::Queued, received);
-        let budget = Deadline::since(received, self.queue_budget);
-        let slot = turn(&session.slots, priority, budget, received).await?;
-        let permit = turn(pool, priority, budget, received).await?;
-        stages.mark(Phase::Dequeued, Instant::now());
-        let global = turn(&self.global, priority, budget, received).await?;
-        let start = Instant::now();
+        let queued = Instant::now();
+        stages.mark(Phase::Queued, queued);
+        let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
+        let (slot, at) = budget.turn(&session.slots, queued).await?;
+        let (permit, at) = budget.turn(pool, at).await?;
+        stages.mark(Phase::Dequeued, at);
+        let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
         let limit = flight.tool().timeout.min(*provider_timeout);
         let deadline = Deadline::since(start, limit);
@@ -398,19 +397,29 @@ impl Path {
     }
 }
 
-/// A permit of this pool, within the one budget for waiting.
-async fn turn(pool: &Arc<Pool>, priority: Priority, budget: Deadline, received: Instant) -> Result<Permit, CallError> {
-    if let Some(permit) = pool.try_take() {
-        return Ok(permit);
+/// The one budget for waiting: slot, queue and permits share it, and the work has none of it.
+struct Budget {
+    until: Deadline,
+    since: Instant,
+    priority: Priority,
+}
+
+impl Budget {
+    /// A permit of this pool, and when it was had: `now`, where there was no wait.
+    async fn turn(&self, pool: &Arc<Pool>, now: Instant) -> Result<(Permit, Instant), CallError> {
+        if let Some(permit) = pool.try_take() {
+            return Ok((permit, now));
+        }
+        let waiting = pool.queue(self.priority)?;
+        let permit = self.until.limit(waiting).await.unwrap_or_else(|_| {
+            Err(CallError::QueueTimeout {
+                name: Arc::clone(pool.name()),
+                waited: self.since.elapsed(),
+                retry_after: pool.retry_after(),
+            })
+        })?;
+        Ok((permit, Instant::now()))
     }
-    let waiting = pool.queue(priority)?;
-    budget.limit(waiting).await.unwrap_or_else(|_| {
-        Err(CallError::QueueTimeout {
-            name: Arc::clone(pool.name()),
-            waited: received.elapsed(),
-            retry_after: pool.retry_after(),
-        })
-    })
 }
 
 /// What the Run's end means for those who wait. A write that may have been done says so.

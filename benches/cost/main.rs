@@ -28,6 +28,8 @@ mod reference;
 #[path = "../speed/wire.rs"]
 mod wire;
 
+use inflightd::app::App;
+use inflightd::config::{Sources, resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -61,9 +63,16 @@ fn main() {
 }
 
 /// Starts the daemon in this runtime, on a free port, with limits at which nothing is refused.
-// The daemon's in-process door comes with `inflightd::app`; until then the reference proves the machinery.
 async fn start_daemon() -> u16 {
-    start_reference().await
+    let settings = [("INFLIGHTD_LISTEN", "127.0.0.1:0"), ("LOG_LEVEL", "warn")];
+    let flags = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let loaded = resolve(Sources { flags, ..Sources::default() }).unwrap();
+    let app = App::bind(&loaded.config).await.unwrap();
+    let port = app.address().port();
+    // Nobody keeps the sender: the daemon runs as long as the process.
+    let (_, stop) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(app.run(stop));
+    port
 }
 
 async fn start_reference() -> u16 {

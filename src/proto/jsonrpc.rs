@@ -58,20 +58,20 @@ pub fn read(text: &str) -> Message<'_> {
     let envelope: Envelope<'_> = match serde_json::from_str(text) {
         Ok(envelope) => envelope,
         Err(error) if error.is_data() => {
-            return Message::Malformed(error_response("null", INVALID_REQUEST, "the message is not a JSON-RPC object", None));
+            return Message::Malformed(error_response("", INVALID_REQUEST, "the message is not a JSON-RPC object", None));
         }
-        Err(_) => return Message::Malformed(error_response("null", PARSE_ERROR, "the message is not valid JSON", None)),
+        Err(_) => return Message::Malformed(error_response("", PARSE_ERROR, "the message is not valid JSON", None)),
     };
     let id = envelope.id.map(RawValue::get);
     let params = envelope.params.map(RawValue::get);
     if envelope.jsonrpc.as_ref().map(|version| &*version.0) != Some("2.0") {
-        let id = id.filter(|id| is_id(id)).unwrap_or("null");
+        let id = id.filter(|id| is_id(id)).unwrap_or_default();
         return Message::Malformed(error_response(id, INVALID_REQUEST, "`jsonrpc` must be \"2.0\"", None));
     }
     match (envelope.method, id) {
         (Some(method), Some(id)) if is_id(id) => Message::Request { id, method, params },
         (Some(_), Some(_)) => {
-            Message::Malformed(error_response("null", INVALID_REQUEST, "`id` must be a string or a number", None))
+            Message::Malformed(error_response("", INVALID_REQUEST, "`id` must be a string or a number", None))
         }
         (Some(method), None) => Message::Notification { method, params },
         (None, _) => Message::Response,
@@ -83,11 +83,15 @@ fn is_id(id: &str) -> bool {
     id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
 }
 
-/// An error response; `data` is JSON text.
+/// An error response; `data` is JSON text. An `id` that nobody knows is left out, as MCP's schema has it: its
+/// clients refuse `null` (seen with the TypeScript SDK v1 and the Python SDK 1.x).
 pub fn error_response(id: &str, code: i32, message: &str, data: Option<&str>) -> String {
     let mut out = String::with_capacity(96 + message.len());
-    out.push_str("{\"jsonrpc\":\"2.0\",\"id\":");
-    out.push_str(id);
+    out.push_str("{\"jsonrpc\":\"2.0\"");
+    if !id.is_empty() {
+        out.push_str(",\"id\":");
+        out.push_str(id);
+    }
     out.push_str(",\"error\":{\"code\":");
     out.push_str(itoa::Buffer::new().format(code));
     out.push_str(",\"message\":");

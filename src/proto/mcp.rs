@@ -53,7 +53,7 @@ impl Dialect for Mcp {
     }
 
     fn not_text(&self) -> Request<'static> {
-        Request::Reply(jsonrpc::error_response("null", INVALID_REQUEST, "messages must be text frames", None))
+        Request::Reply(jsonrpc::error_response("", INVALID_REQUEST, "messages must be text frames", None))
     }
 
     fn awaits_hello(&self) -> bool {
@@ -94,7 +94,7 @@ impl Dialect for Mcp {
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
-        jsonrpc::error_response(ticket.id.as_deref().unwrap_or("null"), INVALID_REQUEST, &error.to_string(), None)
+        jsonrpc::error_response(ticket.id.as_deref().unwrap_or_default(), INVALID_REQUEST, &error.to_string(), None)
     }
 }
 
