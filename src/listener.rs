@@ -11,6 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -196,10 +197,8 @@ fn switch(connection: Arc<Connection>, request: &mut Request<Incoming>, upgrade:
     let tasks = hub.tasks.clone();
     tasks.spawn(TaskKind::Session, async move {
         let Ok(upgraded) = upgraded.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        let stream = parts.io.into_inner();
-        let socket =
-            WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config)).await;
+        let Some((stream, read)) = taken_over(upgraded) else { return };
+        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
         let caller = hub.new_caller();
         match door {
             Door::Mcp => session::serve(socket, Mcp::default(), hub, caller).await,
@@ -221,6 +220,13 @@ fn switch(connection: Arc<Connection>, request: &mut Request<Incoming>, upgrade:
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
     }
     response
+}
+
+/// The bare stream, and what was read of it already. hyper's own buffer of 8 KiB goes here: held on to, it would be
+/// the larger part of an idle connection.
+fn taken_over(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
 fn socket_config(frame_bytes: usize) -> WebSocketConfig {

@@ -41,10 +41,29 @@ const GOOD_BYE: Duration = Duration::from_secs(2);
 /// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
 const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
 
+/// A stream that can say, without being read, whether reading it may bring something.
+pub trait ReadReady: AsyncRead + AsyncWrite + Unpin {
+    /// Ready, or the task is woken once it is. Saying ready too often costs time, never bytes.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl ReadReady for tokio::net::TcpStream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is found, and handled, by whoever reads next.
+        Self::poll_read_ready(self, cx).map(|_| ())
+    }
+}
+
+impl ReadReady for tokio::io::DuplexStream {
+    fn poll_read_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
 /// Serves one WebSocket until it ends.
 pub async fn serve<S, D>(socket: WebSocketStream<S>, dialect: D, hub: Arc<Hub>, caller: Caller)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: ReadReady,
     D: Dialect,
 {
     let closing = Box::pin(hub.closing.clone().cancelled_owned());
@@ -60,6 +79,7 @@ where
         closing,
         pulse,
         read_in_a_row: 0,
+        dry: false,
     };
     loop {
         let event = std::future::poll_fn(|cx| session.event(cx)).await;
@@ -82,6 +102,8 @@ struct Session<S, D> {
     closing: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
     pulse: Pulse,
     read_in_a_row: usize,
+    /// The socket was read dry: its buffer holds no whole frame.
+    dry: bool,
 }
 
 /// What can happen to a session.
@@ -105,7 +127,7 @@ enum End {
 
 impl<S, D> Session<S, D>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: ReadReady,
     D: Dialect,
 {
     /// The next event. Results come before the close, and reading before flushing.
@@ -119,13 +141,8 @@ where
                 return Poll::Ready(event);
             }
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.socket).poll_next(cx) {
-            self.read_in_a_row += 1;
-            return Poll::Ready(match frame {
-                Some(Ok(message)) => Event::Frame(message),
-                Some(Err(error)) => Event::Broken(error),
-                None => Event::Gone,
-            });
+        if let Poll::Ready(event) = self.read(cx) {
+            return Poll::Ready(event);
         }
         if !self.under_way.is_empty()
             && let Poll::Ready(Some((call, news))) = Pin::new(&mut self.under_way).poll_next(cx)
@@ -143,6 +160,24 @@ where
             Poll::Ready(Some(event)) => Poll::Ready(event),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The next frame. Each read of tungstenite first clears its whole buffer, so it is asked only when there may
+    /// be something: half the processor time of an answer that had to be waited for.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.dry && self.socket.get_ref().poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let frame = Pin::new(&mut self.socket).poll_next(cx);
+        self.dry = frame.is_pending();
+        frame.map(|frame| {
+            self.read_in_a_row += 1;
+            match frame {
+                Some(Ok(message)) => Event::Frame(message),
+                Some(Err(error)) => Event::Broken(error),
+                None => Event::Gone,
+            }
+        })
     }
 
     /// Moves what waits into the socket, then flushes; `None` when all is written.
