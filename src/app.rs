@@ -22,9 +22,9 @@ use crate::provider::catalog::Catalog;
 use crate::provider::llm::SetupError;
 use crate::tasks::{TaskKind, Tasks};
 use crate::telemetry::CallLog;
+use crate::tool::Registry;
 use crate::tool::prompt::{self, Declaration};
 use crate::tool::registry::RegistryError;
-use crate::tool::Registry;
 
 /// How long cancelled Runs may take to end.
 const AFTER_CANCEL: Duration = Duration::from_secs(2);
@@ -49,7 +49,9 @@ pub enum StartError {
     #[error("set up the providers")]
     Provider(#[from] SetupError),
     /// Somebody has the address already.
-    #[error("listen on {address}: {holder} holds it; stop that one, or set INFLIGHTD_LISTEN to another address")]
+    #[error(
+        "listen on {address}: {holder} holds it; stop that one, or set INFLIGHTD_LISTEN to another address"
+    )]
     AddressInUse {
         /// Which.
         address: SocketAddr,
@@ -149,7 +151,10 @@ impl App {
         let tasks = hub.tasks.clone();
         let (no_more, no_health) = (CancellationToken::new(), CancellationToken::new());
         tasks.spawn(TaskKind::Listener, listener.run(no_more.clone()));
-        tasks.spawn(TaskKind::Health, health.watch(Arc::clone(&hub.calls), health_interval, no_health.clone()));
+        tasks.spawn(
+            TaskKind::Health,
+            health.watch(Arc::clone(&hub.calls), health_interval, no_health.clone()),
+        );
         heard(&mut stop).await;
         no_more.cancel();
         let drained = drain(&hub, drain_timeout, &mut stop).await;
@@ -183,7 +188,7 @@ async fn drain(hub: &Hub, limit: Duration, stop: &mut mpsc::Receiver<()>) -> Dra
             tracing::warn!(left = hub.tasks.left(), "cancelled work has not ended");
         }
     }
-    hub.closing.cancel();
+    hub.closing.set();
     let good_byes = Deadline::after(GOOD_BYES);
     for kind in [TaskKind::Connection, TaskKind::Session] {
         if hub.tasks.drained(kind, good_byes).await.is_err() {
@@ -191,7 +196,12 @@ async fn drain(hub: &Hub, limit: Duration, stop: &mut mpsc::Receiver<()>) -> Dra
             break;
         }
     }
-    Drained { shutdown_duration: start.elapsed(), initial_active_sessions, final_active_sessions, timeout_reached }
+    Drained {
+        shutdown_duration: start.elapsed(),
+        initial_active_sessions,
+        final_active_sessions,
+        timeout_reached,
+    }
 }
 
 fn report(drained: &Drained) {
@@ -208,7 +218,8 @@ fn report(drained: &Drained) {
 
 fn declared(config: &Config) -> Result<Vec<Declaration>, StartError> {
     let Some(path) = &config.tools_file else {
-        return prompt::parse(prompt::BUILT_IN).map_err(|error| StartError::ToolsSyntax("built in".into(), error));
+        return prompt::parse(prompt::BUILT_IN)
+            .map_err(|error| StartError::ToolsSyntax("built in".into(), error));
     };
     let text = std::fs::read_to_string(path).map_err(|error| StartError::ToolsFile(path.clone(), error))?;
     prompt::parse(&text).map_err(|error| StartError::ToolsSyntax(path.clone(), error))
@@ -219,7 +230,10 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         Ok(socket) => Ok(socket),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let holder = Deadline::after(WHO_IS_IT).limit(holder(address)).await.ok().flatten();
-            Err(StartError::AddressInUse { address, holder: holder.unwrap_or_else(|| "another program".into()) })
+            Err(StartError::AddressInUse {
+                address,
+                holder: holder.unwrap_or_else(|| "another program".into()),
+            })
         }
         Err(error) => Err(StartError::Listen(address, error)),
     }

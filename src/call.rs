@@ -20,8 +20,8 @@ use crate::provider::{Context, Fault, Job, Reply, Tell};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::{Dedup, Effect, Registry, Tool, Work};
 
-pub mod canonical;
 pub mod caller;
+pub mod canonical;
 pub mod flight;
 pub mod flights;
 pub mod key;
@@ -202,11 +202,18 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let Some(provider) = self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name())) else {
+        let Some(provider) = self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name()))
+        else {
             unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
         };
-        let boarding =
-            Boarding { key, arguments: canonical, tool: Arc::clone(tool), provider, rules: self.rules, at: received };
+        let boarding = Boarding {
+            key,
+            arguments: canonical,
+            tool: Arc::clone(tool),
+            provider,
+            rules: self.rules,
+            at: received,
+        };
         let options = call.options;
         let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let arrival = Arrival {
@@ -261,7 +268,14 @@ impl Calls {
         }
     }
 
-    fn at_once(&self, caller: &Caller, tool: &Arc<Tool>, request: RequestId, received: Instant, reply: Reply) -> Answer {
+    fn at_once(
+        &self,
+        caller: &Caller,
+        tool: &Arc<Tool>,
+        request: RequestId,
+        received: Instant,
+        reply: Reply,
+    ) -> Answer {
         let answer = Answer {
             request,
             execution: None,
@@ -319,7 +333,8 @@ impl Calls {
 
 /// A call's arguments as a document; an absent one is an empty object.
 fn parse(arguments: &str) -> Result<Value, CallError> {
-    serde_json::from_str(arguments).map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
+    serde_json::from_str(arguments)
+        .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
 }
 
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
@@ -358,7 +373,8 @@ impl Path {
         session: &ClientSession,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
-        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider)) else {
+        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
+        else {
             unreachable!("a call is prepared for a provider of the catalogue");
         };
         let stages = flight.stages();
@@ -391,7 +407,14 @@ impl Path {
         }
     }
 
-    fn lease(&self, provider: Permit, global: Permit, flight: &Arc<Flight>, since: Instant, deadline: Deadline) -> Lease {
+    fn lease(
+        &self,
+        provider: Permit,
+        global: Permit,
+        flight: &Arc<Flight>,
+        since: Instant,
+        deadline: Deadline,
+    ) -> Lease {
         let holder = Holder { flight: Arc::clone(flight), since, deadline };
         self.leases.grant(provider, global, holder)
     }
@@ -431,15 +454,20 @@ fn settle(
     max_reply_bytes: usize,
 ) -> Outcome {
     let write = flight.tool().effect == Effect::Write;
-    let unknown = |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
+    let unknown =
+        |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
     match worked {
         Ok(reply) if reply.bytes() > max_reply_bytes => {
             Err(Arc::new(CallError::TooLarge { bytes: reply.bytes(), limit: max_reply_bytes }))
         }
         Ok(reply) => Ok(Arc::new(reply)),
-        Err(CallError::Provider(fault)) if write && began && !fault.surely_not_done() => unknown(what_failed(&fault)),
+        Err(CallError::Provider(fault)) if write && began && !fault.surely_not_done() => {
+            unknown(what_failed(&fault))
+        }
         Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        Err(CallError::Cancelled) if write && began && draining => unknown("was cut off because the daemon went down"),
+        Err(CallError::Cancelled) if write && began && draining => {
+            unknown("was cut off because the daemon went down")
+        }
         Err(CallError::Cancelled) if draining => Err(Arc::new(CallError::ShuttingDown)),
         Err(error) => Err(Arc::new(error)),
     }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::call::{Caller, Calls, ClientSession, Principal};
 use crate::config::{Config, Ladder, Limits};
@@ -14,6 +14,34 @@ use crate::health::Health;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::proto::{Auth, View};
 use crate::tasks::Tasks;
+
+/// Told to every connection at the end. Asking costs a load: a token alone takes a lock that all share.
+#[derive(Debug, Default)]
+pub struct Closing {
+    set: AtomicBool,
+    token: CancellationToken,
+}
+
+/// Resolves when connections are to be closed.
+pub type Closed = WaitForCancellationFutureOwned;
+
+impl Closing {
+    /// Connections are to be closed.
+    pub fn set(&self) {
+        self.set.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// Whether they are.
+    pub fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    /// Resolves when they are.
+    pub fn wait(&self) -> Closed {
+        self.token.clone().cancelled_owned()
+    }
+}
 
 /// What all doors share.
 pub struct Hub {
@@ -27,8 +55,8 @@ pub struct Hub {
     pub ladder: Ladder,
     /// Bounds.
     pub limits: Limits,
-    /// Set when WebSockets are to be closed.
-    pub closing: CancellationToken,
+    /// Set when connections are to be closed.
+    pub closing: Closing,
     /// Where tasks start.
     pub tasks: Tasks,
     principal: Principal,
@@ -46,7 +74,7 @@ impl Hub {
             auth: Auth::new(config.token.as_ref()),
             ladder: config.ladder.clone(),
             limits: config.limits.clone(),
-            closing: CancellationToken::new(),
+            closing: Closing::default(),
             tasks,
             principal: Principal { id: PrincipalId(0), name: Arc::from("local") },
             sessions: AtomicU64::new(1),
@@ -80,6 +108,11 @@ impl Hub {
 
     /// What a dialect may look at.
     pub fn view(&self) -> View<'_> {
-        View { registry: self.calls.registry(), insight: &*self.calls, ladder: &self.ladder, auth: &self.auth }
+        View {
+            registry: self.calls.registry(),
+            insight: &*self.calls,
+            ladder: &self.ladder,
+            auth: &self.auth,
+        }
     }
 }

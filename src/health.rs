@@ -2,6 +2,7 @@
 //!
 //! It reports, and stops what is overdue. It never invents permits.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,11 +67,12 @@ impl Look {
     /// `global=3/24 kimi=2/6 glm=0/4 queued=1 inflight=5 waiters=9 oldest_ms=8123`
     fn line(&self) -> String {
         let mut line = format!("global={}/{}", self.global.in_use, self.global.limit);
+        // Writing to a String cannot fail.
         for (name, view) in &self.providers {
-            line.push_str(&format!(" {name}={}/{}", view.in_use, view.limit));
+            let _ = write!(line, " {name}={}/{}", view.in_use, view.limit);
         }
-        let (queued, oldest_ms) = (self.queued(), self.oldest.as_millis());
-        line.push_str(&format!(" queued={queued} inflight={} waiters={} oldest_ms={oldest_ms}", self.inflight, self.waiters));
+        let _ = write!(line, " queued={} inflight={}", self.queued(), self.inflight);
+        let _ = write!(line, " waiters={} oldest_ms={}", self.waiters, self.oldest.as_millis());
         line
     }
 }
@@ -118,7 +120,7 @@ impl Health {
             "Semaphore health: {}",
             look.line()
         );
-        self.warn_of_use(&look);
+        warn_of_use(&look);
         let overdue = report_overdue(calls);
         let lost = calls.flights().without_run();
         for flight in &lost {
@@ -129,14 +131,19 @@ impl Health {
         }
         self.broken.store(unbalanced || overdue || !lost.is_empty(), Ordering::Release);
     }
+}
 
-    fn warn_of_use(&self, look: &Look) {
-        let all = std::iter::once(("global", look.global));
-        let each = look.providers.iter().map(|(name, view)| (&**name, *view));
-        for (name, view) in all.chain(each) {
-            if view.in_use * 100 > view.limit * BUSY_PERCENT {
-                tracing::warn!("{name} is busy: {} of {} permits in use, {} calls wait", view.in_use, view.limit, view.queued);
-            }
+fn warn_of_use(look: &Look) {
+    let all = std::iter::once(("global", look.global));
+    let each = look.providers.iter().map(|(name, view)| (&**name, *view));
+    for (name, view) in all.chain(each) {
+        if view.in_use * 100 > view.limit * BUSY_PERCENT {
+            tracing::warn!(
+                "{name} is busy: {} of {} permits in use, {} calls wait",
+                view.in_use,
+                view.limit,
+                view.queued
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The plain HTTP doors: one call for scripts, and what monitors look at.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -9,7 +10,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use crate::call::{Answer, Call, CallError, Code, News, Submitted};
+use crate::call::{Answer, Call, CallError, Code, Submitted};
 use crate::deadline::Deadline;
 use crate::door::Hub;
 use crate::proto::op::{self, Execute};
@@ -20,7 +21,7 @@ use crate::tool::Insight;
 pub type Answered = Response<Full<Bytes>>;
 
 /// How long a body may take to arrive.
-const BODY: std::time::Duration = std::time::Duration::from_secs(60);
+const BODY: Duration = Duration::from_mins(1);
 
 /// Answers one request of an admitted caller.
 ///
@@ -46,7 +47,10 @@ pub async fn route(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answe
 pub fn health(hub: &Hub, path: &str) -> Answered {
     let version = env!("CARGO_PKG_VERSION");
     if path == "/healthz" {
-        return json(StatusCode::OK, json!({"status": "ok", "name": "inflightd", "version": version}).to_string());
+        return json(
+            StatusCode::OK,
+            json!({"status": "ok", "name": "inflightd", "version": version}).to_string(),
+        );
     }
     let mut reasons = Vec::new();
     if hub.calls.watch().lifecycle().draining() {
@@ -68,8 +72,15 @@ async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answere
             let text = format!("the body has more than {} bytes", hub.limits.frame_bytes);
             return refused(StatusCode::PAYLOAD_TOO_LARGE, &CallError::Invalid(text));
         }
-        Ok(Err(_)) => return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body was cut".into())),
-        Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, &CallError::Invalid("the body came too slowly".into())),
+        Ok(Err(_)) => {
+            return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body was cut".into()));
+        }
+        Err(_) => {
+            return refused(
+                StatusCode::REQUEST_TIMEOUT,
+                &CallError::Invalid("the body came too slowly".into()),
+            );
+        }
     };
     let invalid = |text: String| refused(StatusCode::BAD_REQUEST, &CallError::Invalid(text));
     let Ok(text) = std::str::from_utf8(&body) else { return invalid("the body is not UTF-8".into()) };
@@ -92,11 +103,7 @@ async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answere
     let call = Call { tool: &execute.tool.0, arguments, extra: None, options };
     let answer = match hub.calls.submit(&hub.caller_at(peer), call) {
         Submitted::Answered(answer) => answer,
-        Submitted::Waiting(mut waiter) => loop {
-            if let News::Answer(answer) = std::future::poll_fn(|cx| waiter.poll_news(cx)).await {
-                break answer;
-            }
-        },
+        Submitted::Waiting(mut waiter) => waiter.answer().await,
     };
     answered(&answer)
 }

@@ -1,10 +1,11 @@
 //! The names of things: minted by the daemon, never taken from a client.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Names one waiter: `req_<16 hex>_<epoch ms>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId {
     random: u64,
     minted_ms: u64,
@@ -36,6 +37,13 @@ impl RequestId {
         push_hex(out, self.random, 16);
         out.push('_');
         out.push_str(itoa::Buffer::new().format(self.minted_ms));
+    }
+}
+
+/// The random part alone: maps by request id need no further hashing.
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.random);
     }
 }
 
@@ -102,7 +110,14 @@ mod tests {
     fn a_request_id_reads_back_as_written() {
         let id = RequestId::mint();
         assert_eq!(RequestId::parse(&id.to_string()), Some(id));
-        for wrong in ["", "req_", "req_12_34", "req_0123456789abcdef", "session_0123456789ab", "req_zzzzzzzzzzzzzzzz_1"] {
+        for wrong in [
+            "",
+            "req_",
+            "req_12_34",
+            "req_0123456789abcdef",
+            "session_0123456789ab",
+            "req_zzzzzzzzzzzzzzzz_1",
+        ] {
             assert_eq!(RequestId::parse(wrong), None, "{wrong}");
         }
     }

@@ -215,7 +215,8 @@ impl Lifecycle {
         let finished = self.finished.lock();
         let executions = finished.len();
         let total: Duration = finished.iter().map(|each| each.took).sum();
-        let average = u32::try_from(executions).ok().and_then(|count| total.checked_div(count)).unwrap_or_default();
+        let average =
+            u32::try_from(executions).ok().and_then(|count| total.checked_div(count)).unwrap_or_default();
         Recent { executions, successful: finished.iter().filter(|each| each.successful).count(), average }
     }
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+    UPGRADE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
@@ -119,8 +122,13 @@ impl Listener {
         // A frame is a message: it must not wait for more to be written.
         let _ = stream.set_nodelay(true);
         let over_limit = before >= limit;
-        let connection =
-            Connection { hub: Arc::clone(&self.hub), gate: Arc::clone(&self.gate), peer, over_limit, _open: open };
+        let connection = Connection {
+            hub: Arc::clone(&self.hub),
+            gate: Arc::clone(&self.gate),
+            peer,
+            over_limit,
+            _open: open,
+        };
         self.hub.tasks.spawn(TaskKind::Connection, serve(stream, connection));
     }
 }
@@ -146,7 +154,7 @@ async fn serve(stream: TcpStream, connection: Connection) {
     let mut serving = std::pin::pin!(serving);
     let closed = tokio::select! {
         closed = serving.as_mut() => closed,
-        () = hub.closing.cancelled() => {
+        () = hub.closing.wait() => {
             // Answer what was asked, then close.
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -173,10 +181,10 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
         Err(reason) => return http::refused(StatusCode::BAD_REQUEST, &CallError::Invalid(reason.to_owned())),
     };
     match upgrade {
-        None => match admitted(&connection.hub, &request, false) {
-            true => http::route(&connection.hub, connection.peer, request).await,
-            false => unauthorized(),
-        },
+        None if admitted(&connection.hub, &request, false) => {
+            http::route(&connection.hub, connection.peer, request).await
+        }
+        None => unauthorized(),
         Some(upgrade) => {
             let has_token = admitted(&connection.hub, &request, true);
             // Only the op protocol can bring its token later, in its hello; a wrong one is refused at once.
@@ -189,7 +197,12 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
 }
 
 /// Answers the upgrade, and starts the session that takes over.
-fn switch(connection: Arc<Connection>, request: &mut Request<Incoming>, upgrade: Upgrade, has_token: bool) -> Answered {
+fn switch(
+    connection: Arc<Connection>,
+    request: &mut Request<Incoming>,
+    upgrade: Upgrade,
+    has_token: bool,
+) -> Answered {
     let upgraded = hyper::upgrade::on(request);
     let door = upgrade.door;
     let hub = Arc::clone(&connection.hub);

@@ -111,7 +111,8 @@ impl Stages {
 
     /// Notes that `phase` was entered at `at`; only the first note counts.
     pub fn mark(&self, phase: Phase, at: Instant) {
-        let micros = u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX - 1);
+        let micros =
+            u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX - 1);
         if let Some(mark) = self.marks.get(phase.index())
             && mark.load(Ordering::Relaxed) == 0
         {

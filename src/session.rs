@@ -4,30 +4,30 @@
 //! ([`Session::handle`]). Frames that wait together are read before anything is flushed, so their answers leave
 //! together.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::call::{Call, CallError, Caller, CancelHandle, Full, News, Submitted, Waiter};
+use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
 use crate::deadline::Deadline;
-use crate::door::Hub;
-use crate::proto::{CallFrame, Close, Dialect, Request, Ticket};
+use crate::door::{Closed, Hub};
+use crate::proto::{CallFrame, Close, Dialect, Request};
 
 mod outbox;
 mod pulse;
+mod under_way;
 
 use outbox::Outbox;
 use pulse::{Beat, Pulse};
+use under_way::{CallUnderWay, Happened, UnderWay};
 
 /// Frames read before what they caused is flushed, so that a flood cannot hold back its own answers.
 const READ_BATCH: usize = 64;
@@ -66,7 +66,7 @@ where
     S: ReadReady,
     D: Dialect,
 {
-    let closing = Box::pin(hub.closing.clone().cancelled_owned());
+    let closing = Box::pin(hub.closing.wait());
     let pulse = Pulse::new(dialect.awaits_hello());
     let mut session = Session {
         outbox: Outbox::new(hub.limits.write_queue_bytes),
@@ -74,12 +74,13 @@ where
         dialect,
         hub,
         caller,
-        under_way: FuturesUnordered::new(),
-        by_id: HashMap::new(),
+        under_way: UnderWay::default(),
         closing,
+        listens: false,
         pulse,
         read_in_a_row: 0,
         dry: false,
+        woken: true,
     };
     loop {
         let event = std::future::poll_fn(|cx| session.event(cx)).await;
@@ -96,22 +97,28 @@ struct Session<S, D> {
     hub: Arc<Hub>,
     caller: Caller,
     outbox: Outbox,
-    under_way: FuturesUnordered<UnderWay>,
-    /// Calls under way by the client's id, as JSON text.
-    by_id: HashMap<Box<str>, CancelHandle>,
-    closing: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
+    under_way: UnderWay,
+    /// Wakes the session when the daemon closes its connections; polled once, since a task's waker stays good.
+    closing: Pin<Box<Closed>>,
+    listens: bool,
     pulse: Pulse,
     read_in_a_row: usize,
     /// The socket was read dry: its buffer holds no whole frame.
     dry: bool,
+    /// The task was woken since the timer was last looked at.
+    woken: bool,
 }
 
 /// What can happen to a session.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is handled where it is made: a box would cost every answer"
+)]
 enum Event {
     Frame(Message),
     Broken(tungstenite::Error),
     Gone,
-    News(CallUnderWay, News),
+    Happened(Happened),
     Beat(Beat),
     Overflow,
     Closing,
@@ -145,21 +152,35 @@ where
             return Poll::Ready(event);
         }
         if !self.under_way.is_empty()
-            && let Poll::Ready(Some((call, news))) = Pin::new(&mut self.under_way).poll_next(cx)
+            && let Poll::Ready(happened) = self.under_way.poll_happened(cx)
         {
-            return Poll::Ready(Event::News(call, news));
+            return Poll::Ready(Event::Happened(happened));
         }
-        if let Poll::Ready(beat) = self.pulse.poll_beat(cx) {
+        if (self.woken || self.pulse.moved())
+            && let Poll::Ready(beat) = self.pulse.poll_beat(cx)
+        {
             return Poll::Ready(Event::Beat(beat));
         }
-        if self.closing.as_mut().poll(cx).is_ready() {
+        self.woken = false;
+        if self.is_closing(cx) {
             return Poll::Ready(Event::Closing);
         }
         self.read_in_a_row = 0;
         match self.flush(cx) {
             Poll::Ready(Some(event)) => Poll::Ready(event),
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            Poll::Ready(None) | Poll::Pending => {
+                self.woken = true;
+                Poll::Pending
+            }
         }
+    }
+
+    fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.listens {
+            self.listens = true;
+            return self.closing.as_mut().poll(cx).is_ready();
+        }
+        self.hub.closing.is_set()
     }
 
     /// The next frame. Each read of tungstenite first clears its whole buffer, so it is asked only when there may
@@ -215,8 +236,14 @@ where
             }
             Event::Broken(error) => Some(broken(&error)),
             Event::Gone => Some(End::Gone),
-            Event::News(call, news) => {
-                self.news(call, news);
+            Event::Happened(Happened::Text(place, text)) => {
+                if let Some(call) = self.under_way.get_mut(place) {
+                    tell(&mut self.outbox, &self.dialect, call, &text);
+                }
+                None
+            }
+            Event::Happened(Happened::Ended(call, answer)) => {
+                self.answer(&call, &answer);
                 None
             }
             Event::Beat(beat) => self.beat(beat),
@@ -235,17 +262,12 @@ where
                 let request = self.dialect.not_text();
                 self.request(request)
             }
-            // tungstenite has queued the pong: it wants a flush.
-            Message::Ping(_) => {
+            // tungstenite has queued a pong, or the answer to a close after which the stream ends: it wants a flush.
+            Message::Ping(_) | Message::Close(_) => {
                 self.outbox.touch();
                 None
             }
             Message::Pong(_) | Message::Frame(_) => None,
-            // tungstenite has queued the reply; the stream ends after it is flushed.
-            Message::Close(_) => {
-                self.outbox.touch();
-                None
-            }
         }
     }
 
@@ -272,8 +294,8 @@ where
                 if let Some(acknowledge) = acknowledge {
                     self.outbox.push(acknowledge);
                 }
-                if let Some(call) = self.by_id.get(&*id) {
-                    call.cancel();
+                if let Some(call) = self.under_way.find(&id) {
+                    call.waiter.cancel_handle().cancel();
                 }
                 None
             }
@@ -282,7 +304,7 @@ where
 
     fn call(&mut self, frame: CallFrame<'_>) {
         let CallFrame { ticket, tool, arguments, extra, options } = frame;
-        if ticket.id.as_ref().is_some_and(|id| self.by_id.contains_key(id)) {
+        if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
             return self.outbox.push(self.dialect.refuse(&ticket, &error));
         }
@@ -291,7 +313,8 @@ where
             let error = CallError::Full { full, retry_after: Some(Duration::from_secs(1)) };
             return self.outbox.push(self.dialect.refuse(&ticket, &error));
         }
-        let patience = options.timeout.map_or(self.hub.ladder.daemon, |asked| asked.min(self.hub.ladder.daemon));
+        let patience =
+            options.timeout.map_or(self.hub.ladder.daemon, |asked| asked.min(self.hub.ladder.daemon));
         if let Some(accepted) = self.dialect.accepted(&ticket, patience) {
             self.outbox.push(accepted);
         }
@@ -303,32 +326,19 @@ where
                 }
             }
             Submitted::Waiting(waiter) => {
-                if let Some(id) = &ticket.id {
-                    self.by_id.insert(id.clone(), waiter.cancel_handle());
-                }
                 if ticket.progress.is_some() {
                     self.pulse.wants_heartbeat();
                 }
-                let told_at = Instant::now();
-                self.under_way.push(UnderWay(Some(CallUnderWay { waiter, ticket, began: told_at, told_at })));
+                self.pulse.calls_end_at(waiter.until());
+                let began = waiter.received();
+                self.under_way.insert(CallUnderWay { waiter, ticket, began, told_at: began });
             }
         }
     }
 
-    fn news(&mut self, mut call: CallUnderWay, news: News) {
-        match news {
-            News::Text(text) => {
-                tell(&mut self.outbox, &self.dialect, &mut call, &text);
-                self.under_way.push(UnderWay(Some(call)));
-            }
-            News::Answer(answer) => {
-                if let Some(id) = &call.ticket.id {
-                    self.by_id.remove(id);
-                }
-                if let Some(text) = self.dialect.answer(&call.ticket, &answer) {
-                    self.outbox.push(text);
-                }
-            }
+    fn answer(&mut self, call: &CallUnderWay, answer: &Answer) {
+        if let Some(text) = self.dialect.answer(&call.ticket, answer) {
+            self.outbox.push(text);
         }
     }
 
@@ -344,15 +354,26 @@ where
                 self.heartbeat();
                 None
             }
+            Beat::CallsEnd => {
+                let (ended, next) = self.under_way.give_up(Instant::now());
+                for (call, answer) in ended {
+                    self.answer(&call, &answer);
+                }
+                if let Some(next) = next {
+                    self.pulse.calls_end_at(next);
+                }
+                None
+            }
         }
     }
 
     /// Tells every waiting caller that its call lives, if it was told nothing for a while.
     fn heartbeat(&mut self) {
         let now = Instant::now();
-        for each in self.under_way.iter_mut() {
-            let Some(call) = &mut each.0 else { continue };
-            if call.ticket.progress.is_some() && now.saturating_duration_since(call.told_at) >= pulse::HEARTBEAT {
+        for call in self.under_way.iter_mut() {
+            if call.ticket.progress.is_some()
+                && now.saturating_duration_since(call.told_at) >= pulse::HEARTBEAT
+            {
                 let running = now.saturating_duration_since(call.began).as_secs();
                 tell(&mut self.outbox, &self.dialect, call, &format!("still running after {running} s"));
             }
@@ -380,7 +401,10 @@ where
             if !stopped && self.socket.close(Some(frame)).await.is_ok() {
                 // Read on until the peer has answered: a socket closed over unread bytes resets, and takes the
                 // close frame with it.
-                while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await {}
+                while let Some(Ok(_)) =
+                    std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
+                {
+                }
             }
         };
         // A peer that does not read gets no good-bye.
@@ -404,35 +428,11 @@ fn broken(error: &tungstenite::Error) -> End {
     match error {
         tungstenite::Error::Capacity(_) => End::Close(Close::TooBig),
         tungstenite::Error::Utf8(_) => End::Close(Close::NotText),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
+        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            End::Gone
+        }
         tungstenite::Error::Protocol(_) => End::Close(Close::ProtocolError),
         _ => End::Gone,
-    }
-}
-
-/// One call that waits for its answer.
-struct CallUnderWay {
-    waiter: Waiter,
-    ticket: Ticket,
-    began: Instant,
-    told_at: Instant,
-}
-
-/// Yields the call itself with its next news, so that the session can put it back.
-struct UnderWay(Option<CallUnderWay>);
-
-impl Future for UnderWay {
-    type Output = (CallUnderWay, News);
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(call) = &mut self.0 else { unreachable!("polled again after it was ready") };
-        match call.waiter.poll_news(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(news) => match self.0.take() {
-                Some(call) => Poll::Ready((call, news)),
-                None => unreachable!("it was there above"),
-            },
-        }
     }
 }
 

@@ -36,7 +36,9 @@ pub fn start(format: LogFormat, level: LogLevel) {
     let registry = tracing_subscriber::registry();
     // An error means that this process has its log already: tests start several daemons in one.
     let _ = match format {
-        LogFormat::Text => registry.with(lines.with_target(false).with_ansi(false).with_filter(ours)).try_init(),
+        LogFormat::Text => {
+            registry.with(lines.with_target(false).with_ansi(false).with_filter(ours)).try_init()
+        }
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_filter(ours)).try_init(),
     };
 }
@@ -178,7 +180,8 @@ fn line(out: &mut String, record: &Record, format: LogFormat) {
         LogFormat::Json => {
             out.push_str("{\"timestamp\":\"");
             push_timestamp(out, ended_ms);
-            let _ = write!(out, "\",\"level\":\"INFO\",\"message\":\"call\",\"request\":\"{}\"", record.request);
+            let _ =
+                write!(out, "\",\"level\":\"INFO\",\"message\":\"call\",\"request\":\"{}\"", record.request);
             if let Some(execution) = record.execution {
                 let _ = write!(out, ",\"session\":\"{execution}\"");
             }

@@ -4,7 +4,7 @@
 //! their literal text, since 1 and 1.0, or 2^53 and 2^53+1, are different arguments. The walk goes over the raw
 //! bytes and builds no second document: arguments that are already canonical are copied once.
 
-/// How deep arguments may nest. serde_json, which every door uses, stops at 128 as well.
+/// How deep arguments may nest. `serde_json`, which every door uses, stops at 128 as well.
 pub const MAX_DEPTH: usize = 128;
 
 /// Why arguments have no canonical form.
@@ -80,7 +80,8 @@ impl Walk<'_> {
     /// A number, `true`, `false` or `null`, by its literal text.
     fn scalar(&mut self) -> Result<(), CanonicalError> {
         let rest = self.input.get(self.at..).unwrap_or_default();
-        let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b':' | b'"' | b' ' | b'\t' | b'\n' | b'\r');
+        let ends =
+            |byte: &u8| matches!(byte, b',' | b']' | b'}' | b':' | b'"' | b' ' | b'\t' | b'\n' | b'\r');
         let length = rest.iter().position(ends).unwrap_or(rest.len());
         if length == 0 {
             return Err(CanonicalError::Malformed);
@@ -268,7 +269,10 @@ mod tests {
 
     #[test]
     fn member_order_white_space_and_escapes_do_not_matter() {
-        assert!(same(r#"{"a":1,"b":{"y":[1, 2],"x":null}}"#, "{ \"b\" : {\"x\":null,\"y\":[1,2]},\r\n\t\"a\":1 }"));
+        assert!(same(
+            r#"{"a":1,"b":{"y":[1, 2],"x":null}}"#,
+            "{ \"b\" : {\"x\":null,\"y\":[1,2]},\r\n\t\"a\":1 }"
+        ));
         assert!(same(r#""\u0041\/\ud83d\ude00\u00e9\u000a""#, "\"A/😀é\\n\""));
         assert!(same(r#"{"\u0061":1}"#, r#"{"a":1}"#));
         assert!(same(r#""\u0001\u001F\u007f""#, "\"\\u0001\\u001f\u{7f}\""));
@@ -277,9 +281,32 @@ mod tests {
     #[test]
     fn every_value_matters() {
         let all = [
-            "1", "1.0", "1e0", "10", "-1", "9007199254740992", "9007199254740993", "18446744073709551616",
-            "18446744073709551617", "\"1\"", "true", "null", "[]", "{}", "[[]]", "[1]", "[1,1]", "[11]", r#"{"a":1}"#,
-            r#"{"a":"1"}"#, r#"{"a":{"b":1}}"#, r#"{"a":{},"b":1}"#, r#""a\"b""#, r#""a\\\"b""#, r#""é""#, "\"e\u{301}\"",
+            "1",
+            "1.0",
+            "1e0",
+            "10",
+            "-1",
+            "9007199254740992",
+            "9007199254740993",
+            "18446744073709551616",
+            "18446744073709551617",
+            "\"1\"",
+            "true",
+            "null",
+            "[]",
+            "{}",
+            "[[]]",
+            "[1]",
+            "[1,1]",
+            "[11]",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":{},"b":1}"#,
+            r#""a\"b""#,
+            r#""a\\\"b""#,
+            r#""é""#,
+            "\"e\u{301}\"",
         ];
         for (i, a) in all.iter().enumerate() {
             for b in &all[i + 1..] {
@@ -298,7 +325,18 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused_and_depth_has_a_bound() {
-        for wrong in ["", "{", "[1", r#"{"a"}"#, r#"{"a":1"#, r#""abc"#, r#""\x""#, r#""\ud800""#, r#""\ud800\u0041""#, "1 2"] {
+        for wrong in [
+            "",
+            "{",
+            "[1",
+            r#"{"a"}"#,
+            r#"{"a":1"#,
+            r#""abc"#,
+            r#""\x""#,
+            r#""\ud800""#,
+            r#""\ud800\u0041""#,
+            "1 2",
+        ] {
             assert_eq!(of(wrong), Err(CanonicalError::Malformed), "{wrong}");
         }
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
@@ -317,7 +355,8 @@ mod tests {
         leaf.prop_recursive(4, 32, 6, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::btree_map(".{0,3}", inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map(".{0,3}", inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }

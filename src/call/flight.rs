@@ -412,7 +412,8 @@ impl Told {
         self.text.push_str(piece);
         if self.text.len() > 2 * RETAINED_TEXT_BYTES {
             let surplus = self.text.len() - RETAINED_TEXT_BYTES;
-            let cut = (surplus..self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(surplus);
+            let cut =
+                (surplus..self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(surplus);
             self.text.drain(..cut);
             self.forgotten += u64::try_from(cut).unwrap_or(u64::MAX);
         }

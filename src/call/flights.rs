@@ -69,7 +69,11 @@ impl Flights {
         }
     }
 
-    fn open(self: &Arc<Self>, boarding: Boarding, list: impl FnOnce(&Arc<Flight>)) -> Result<Aboard, CallError> {
+    fn open(
+        self: &Arc<Self>,
+        boarding: Boarding,
+        list: impl FnOnce(&Arc<Flight>),
+    ) -> Result<Aboard, CallError> {
         let before = self.executions.fetch_add(1, Ordering::AcqRel);
         if before >= self.max_executions {
             self.executions.fetch_sub(1, Ordering::AcqRel);

@@ -27,7 +27,9 @@ pub struct CallKey {
 impl Hash for CallKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [low, high] = halves(self.digest);
-        state.write_u64(low ^ high.rotate_left(32) ^ self.definition.rotate_left(17) ^ u64::from(self.principal.0));
+        state.write_u64(
+            low ^ high.rotate_left(32) ^ self.definition.rotate_left(17) ^ u64::from(self.principal.0),
+        );
     }
 }
 
@@ -104,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_principal_a_session_a_tool_and_a_definition_each_part_equal_digests() {
-        let key = CallKey { principal: PrincipalId(1), session: None, tool: ToolId(1), definition: 7, digest: 42 };
+        let key =
+            CallKey { principal: PrincipalId(1), session: None, tool: ToolId(1), definition: 7, digest: 42 };
         assert_ne!(key, CallKey { principal: PrincipalId(2), ..key });
         assert_ne!(key, CallKey { tool: ToolId(2), ..key });
         assert_ne!(key, CallKey { definition: 8, ..key });

@@ -218,11 +218,12 @@ impl CallError {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
             Self::Misfit(_) | Self::Arguments(_) => Code::ValidationError,
-            Self::Full { .. } | Self::TooLarge { .. } => Code::OverCapacity,
+            Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
+                Code::OverCapacity
+            }
             Self::QueueTimeout { .. } => Code::QueueTimeout,
             Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } => Code::Timeout,
             Self::Cancelled => Code::Cancelled,
-            Self::Provider(Fault::TooLarge { .. }) => Code::OverCapacity,
             Self::Provider(_) => Code::ProviderError,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
             Self::ShuttingDown => Code::ShuttingDown,
@@ -241,9 +242,11 @@ impl CallError {
             | Self::OutcomeUnknown { .. }
             | Self::TooLarge { .. } => false,
             Self::WaiterTimeout { still_running, .. } => !still_running,
-            Self::Full { .. } | Self::QueueTimeout { .. } | Self::ProviderTimeout { .. } | Self::ShuttingDown | Self::Lost => {
-                true
-            }
+            Self::Full { .. }
+            | Self::QueueTimeout { .. }
+            | Self::ProviderTimeout { .. }
+            | Self::ShuttingDown
+            | Self::Lost => true,
             Self::Provider(fault) => fault.retryable(),
         }
     }
@@ -283,9 +286,16 @@ mod tests {
         let full = CallError::Full { full: Full::Executions { limit: 200 }, retry_after: None };
         assert_eq!(full.to_string(), "Maximum concurrent sessions (200) reached. Active sessions: 200");
         let execution = ExecutionId::mint();
-        let late = CallError::ProviderTimeout { provider: Arc::from("kimi"), after: Duration::from_secs(180), execution };
+        let late = CallError::ProviderTimeout {
+            provider: Arc::from("kimi"),
+            after: Duration::from_secs(180),
+            execution,
+        };
         assert_eq!(late.to_string(), format!("kimi provider timeout after 180s (session: {execution})"));
-        assert_eq!(CallError::ShuttingDown.to_string(), "Session manager is shutting down, cannot create new sessions");
+        assert_eq!(
+            CallError::ShuttingDown.to_string(),
+            "Session manager is shutting down, cannot create new sessions"
+        );
     }
 
     #[test]

@@ -43,7 +43,12 @@ impl Leases {
     /// Those past their deadline by more than `grace`.
     pub fn overdue(&self, now: Instant, grace: Duration) -> Vec<Holder> {
         let holders = self.holders.lock();
-        holders.iter().map(|(_, holder)| holder).filter(|holder| holder.deadline.overdue(now) > grace).cloned().collect()
+        holders
+            .iter()
+            .map(|(_, holder)| holder)
+            .filter(|holder| holder.deadline.overdue(now) > grace)
+            .cloned()
+            .collect()
     }
 }
 

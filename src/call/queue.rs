@@ -143,7 +143,7 @@ impl Pool {
         let rounds = state.waiting.len() / self.limit.max(1) + 1;
         let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
         let turn = state.service.saturating_mul(rounds);
-        turn.clamp(Duration::from_millis(100), Duration::from_secs(60))
+        turn.clamp(Duration::from_millis(100), Duration::from_mins(1))
     }
 
     /// Notes how long a permit was held for work.
@@ -213,18 +213,14 @@ impl Future for Waiting {
             self.turn = None;
             return Poll::Ready(Ok(Permit { pool: Arc::clone(&self.pool) }));
         }
-        match state.waiting.get_mut(&turn) {
-            Some(waker) => {
-                *waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            // Only `close` takes somebody out of the line without choosing it.
-            None => {
-                drop(state);
-                self.turn = None;
-                Poll::Ready(Err(CallError::ShuttingDown))
-            }
+        if let Some(waker) = state.waiting.get_mut(&turn) {
+            *waker = Some(cx.waker().clone());
+            return Poll::Pending;
         }
+        // Only `close` takes somebody out of the line without choosing it.
+        drop(state);
+        self.turn = None;
+        Poll::Ready(Err(CallError::ShuttingDown))
     }
 }
 

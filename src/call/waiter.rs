@@ -1,13 +1,11 @@
 //! One caller that waits: it leaves at its own deadline, when it takes its call back, or when it is dropped
 //! because its connection went. Whichever way, it ends exactly once.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{CallError, Outcome};
@@ -57,7 +55,6 @@ pub struct Waiter {
     role: Role,
     received: Instant,
     patience: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
     seen: Option<u64>,
     seated: bool,
     registered: bool,
@@ -65,6 +62,7 @@ pub struct Waiter {
 }
 
 /// What makes a waiter.
+#[derive(Clone, Copy)]
 pub struct Arrival {
     /// Its id.
     pub request: RequestId,
@@ -93,7 +91,13 @@ impl CancelHandle {
 }
 
 impl Waiter {
-    pub(super) fn new(watch: Arc<Watch>, flight: Arc<Flight>, seat: SeatNo, role: Role, arrival: Arrival) -> Self {
+    pub(super) fn new(
+        watch: Arc<Watch>,
+        flight: Arc<Flight>,
+        seat: SeatNo,
+        role: Role,
+        arrival: Arrival,
+    ) -> Self {
         Self {
             watch,
             flight,
@@ -103,7 +107,6 @@ impl Waiter {
             role,
             received: arrival.received,
             patience: arrival.patience,
-            timer: None,
             seen: arrival.wants_text.then_some(0),
             seated: true,
             registered: false,
@@ -147,16 +150,38 @@ impl Waiter {
             }
             Poll::Pending => {}
         }
-        let until = Deadline::since(self.received, self.patience).instant();
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        match timer.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(News::Answer(self.give_up())),
-        }
+        Poll::Pending
     }
 
-    /// Its own deadline came.
-    fn give_up(&mut self) -> Answer {
+    /// The answer, within its own deadline; text on the way is passed over.
+    ///
+    /// Cancel safe.
+    pub async fn answer(&mut self) -> Answer {
+        let until = Deadline::since(self.received, self.patience);
+        let answered = until
+            .limit(async {
+                loop {
+                    if let News::Answer(answer) = std::future::poll_fn(|cx| self.poll_news(cx)).await {
+                        return answer;
+                    }
+                }
+            })
+            .await;
+        answered.unwrap_or_else(|_| self.give_up())
+    }
+
+    /// When it was received.
+    pub fn received(&self) -> Instant {
+        self.received
+    }
+
+    /// When its own deadline comes. Whoever polls it watches the clock: one timer serves all calls of a connection.
+    pub fn until(&self) -> Instant {
+        Deadline::since(self.received, self.patience).instant()
+    }
+
+    /// Its own deadline came: it leaves with an answer that says so.
+    pub fn give_up(&mut self) -> Answer {
         let still_running = self.leave(Leaving::DeadlineCame);
         if still_running {
             self.watch.keep(self.request, self.principal, &self.flight);
@@ -181,7 +206,8 @@ impl Waiter {
             spent: self.spent(Instant::now()),
             outcome,
         };
-        self.watch.ended(record(self.principal, Arc::clone(&self.flight.tool().name), &answer), self.registered);
+        self.watch
+            .ended(record(self.principal, Arc::clone(&self.flight.tool().name), &answer), self.registered);
         answer
     }
 

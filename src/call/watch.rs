@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::call::flight::Flight;
+use crate::call::key::BuildKeyHasher;
 use crate::call::outcome::Outcome;
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
@@ -48,7 +49,7 @@ impl Kept {
 #[derive(Debug)]
 pub struct Watch {
     lifecycle: Arc<Lifecycle>,
-    active: Mutex<HashMap<RequestId, Active>>,
+    active: Mutex<HashMap<RequestId, Active, BuildKeyHasher>>,
     kept: Mutex<VecDeque<Kept>>,
 }
 
@@ -111,7 +112,8 @@ impl Watch {
 
     /// What the daemon knows of one request of this principal.
     pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Value> {
-        let under_way = self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
+        let under_way =
+            self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
         let record = || self.lifecycle.find(who, request).map(|record| told(&record));
         let mut found = under_way.or_else(record)?;
         let flight = {
@@ -200,7 +202,9 @@ fn collected_outcome(outcome: &Outcome) -> Value {
             let outputs: Value = serde_json::from_str(reply.content()).unwrap_or_default();
             json!({"state": "completed", "outputs": outputs})
         }
-        Err(error) => json!({"state": error.code().terminal().label(), "code": error.code().label(), "message": error.to_string()}),
+        Err(error) => {
+            json!({"state": error.code().terminal().label(), "code": error.code().label(), "message": error.to_string()})
+        }
     }
 }
 

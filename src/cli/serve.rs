@@ -92,7 +92,8 @@ fn flags(args: ServeArgs) -> Vec<(&'static str, String)> {
 /// What to try next, for whoever started the daemon by hand.
 fn welcome(config: &Config, address: SocketAddr) {
     let providers = if config.providers.is_empty() {
-        "offline only: answers are stand-ins until KIMI_API_KEY, GLM_API_KEY or OPENAI_API_KEY is set".to_owned()
+        "offline only: answers are stand-ins until KIMI_API_KEY, GLM_API_KEY or OPENAI_API_KEY is set"
+            .to_owned()
     } else {
         config.providers.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ")
     };
@@ -127,7 +128,10 @@ fn signals() -> std::io::Result<mpsc::Receiver<()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (tell, stop) = mpsc::channel(2);
-    #[expect(clippy::disallowed_methods, reason = "it lives as long as the process, and the drain must not wait for it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it lives as long as the process, and the drain must not wait for it"
+    )]
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -145,7 +149,10 @@ fn signals() -> std::io::Result<mpsc::Receiver<()>> {
 #[cfg(not(unix))]
 fn signals() -> std::io::Result<mpsc::Receiver<()>> {
     let (tell, stop) = mpsc::channel(2);
-    #[expect(clippy::disallowed_methods, reason = "it lives as long as the process, and the drain must not wait for it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it lives as long as the process, and the drain must not wait for it"
+    )]
     tokio::spawn(async move {
         while tokio::signal::ctrl_c().await.is_ok() {
             let _ = tell.try_send(());

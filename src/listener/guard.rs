@@ -56,7 +56,8 @@ fn is_loopback_name(host: &str) -> bool {
         return is_loopback && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
     }
     let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
-    let is_loopback = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let is_loopback = name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     is_loopback && port.is_none_or(is_port)
 }
 
@@ -70,10 +71,28 @@ mod tests {
 
     #[test]
     fn only_loopback_names_are_hosts_of_a_loopback_listener() {
-        for right in ["localhost", "LOCALHOST:8079", "127.0.0.1:1", "127.8.8.8", "[::1]:8079", "[::1]", "[::ffff:127.0.0.1]:1"] {
+        for right in [
+            "localhost",
+            "LOCALHOST:8079",
+            "127.0.0.1:1",
+            "127.8.8.8",
+            "[::1]:8079",
+            "[::1]",
+            "[::ffff:127.0.0.1]:1",
+        ] {
             assert!(is_loopback_name(right), "{right}");
         }
-        for wrong in ["", "example.com", "localhost.example.com", "127.0.0.1.nip.io", "10.0.0.1", "localhost:x", "[::2]", "[::1", "::1"] {
+        for wrong in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.nip.io",
+            "10.0.0.1",
+            "localhost:x",
+            "[::2]",
+            "[::1",
+            "::1",
+        ] {
             assert!(!is_loopback_name(wrong), "{wrong}");
         }
     }
@@ -83,7 +102,8 @@ mod tests {
         let gate = Gate::new("127.0.0.1:8079".parse().unwrap(), vec!["https://app.example".into()]);
         assert!(gate.origin_matches("http://localhost:8079", "localhost:8079"));
         assert!(gate.origin_matches("https://app.example", "localhost:8079"));
-        for wrong in ["null", "", "http://localhost:3000", "http://evil.example", "https://app.example.evil"] {
+        for wrong in ["null", "", "http://localhost:3000", "http://evil.example", "https://app.example.evil"]
+        {
             assert!(!gate.origin_matches(wrong, "localhost:8079"), "{wrong}");
         }
     }

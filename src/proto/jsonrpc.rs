@@ -1,10 +1,10 @@
 //! JSON-RPC 2.0 envelopes, borrowed from their frame.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::provider::push_json_string;
 use crate::proto::Str;
+use crate::provider::push_json_string;
 
 /// Not JSON.
 pub const PARSE_ERROR: i32 = -32700;
@@ -15,17 +15,36 @@ pub const METHOD_NOT_FOUND: i32 = -32601;
 /// Parameters that do not fit.
 pub const INVALID_PARAMS: i32 = -32602;
 
-/// One message, whichever kind.
+/// One message, whichever kind, with its parameters as `P`.
 #[derive(Debug, Deserialize)]
-struct Envelope<'a> {
+#[serde(bound(deserialize = "P: Deserialize<'de>, 'de: 'a"))]
+struct Envelope<'a, P> {
     #[serde(borrow, default)]
     jsonrpc: Option<Str<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     method: Option<Str<'a>>,
-    #[serde(borrow, default)]
-    params: Option<&'a RawValue>,
+    #[serde(default = "none")]
+    params: Option<P>,
+}
+
+/// An id that is `null` is there, and wrong; one that is not there makes a notification.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+fn none<P>() -> Option<P> {
+    None
+}
+
+/// Reads a well-formed request in one pass, with its parameters; `None` for whatever else: [`read`] then says what
+/// it is.
+pub fn read_request<'a, P: Deserialize<'a>>(text: &'a str) -> Option<(&'a str, Str<'a>, Option<P>)> {
+    let envelope: Envelope<'a, P> = serde_json::from_str(text).ok()?;
+    let id = envelope.id.map(RawValue::get).filter(|id| is_id(id))?;
+    let is_current = envelope.jsonrpc.is_some_and(|version| version.0 == "2.0");
+    is_current.then_some((id, envelope.method?, envelope.params))
 }
 
 /// A message, by what it is.
@@ -55,12 +74,24 @@ pub enum Message<'a> {
 
 /// Reads one frame.
 pub fn read(text: &str) -> Message<'_> {
-    let envelope: Envelope<'_> = match serde_json::from_str(text) {
+    let envelope: Envelope<'_, &RawValue> = match serde_json::from_str(text) {
         Ok(envelope) => envelope,
         Err(error) if error.is_data() => {
-            return Message::Malformed(error_response("", INVALID_REQUEST, "the message is not a JSON-RPC object", None));
+            return Message::Malformed(error_response(
+                "",
+                INVALID_REQUEST,
+                "the message is not a JSON-RPC object",
+                None,
+            ));
         }
-        Err(_) => return Message::Malformed(error_response("", PARSE_ERROR, "the message is not valid JSON", None)),
+        Err(_) => {
+            return Message::Malformed(error_response(
+                "",
+                PARSE_ERROR,
+                "the message is not valid JSON",
+                None,
+            ));
+        }
     };
     let id = envelope.id.map(RawValue::get);
     let params = envelope.params.map(RawValue::get);
@@ -119,8 +150,14 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
-        assert!(matches!(read(r#"{"jsonrpc":"2.0","id":"a\"b","method":"ping"}"#), Message::Request { id: r#""a\"b""#, .. }));
-        assert!(matches!(read(r#"{"jsonrpc":"2.0","id":-7,"method":"ping"}"#), Message::Request { id: "-7", .. }));
+        assert!(matches!(
+            read(r#"{"jsonrpc":"2.0","id":"a\"b","method":"ping"}"#),
+            Message::Request { id: r#""a\"b""#, .. }
+        ));
+        assert!(matches!(
+            read(r#"{"jsonrpc":"2.0","id":-7,"method":"ping"}"#),
+            Message::Request { id: "-7", .. }
+        ));
         assert!(matches!(read(r#"{"jsonrpc":"2.0","method":"x"}"#), Message::Notification { .. }));
         assert!(matches!(read(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), Message::Response));
     }

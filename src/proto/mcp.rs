@@ -44,11 +44,17 @@ struct Asked<'a> {
 
 impl Dialect for Mcp {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
+        if let Some((id, method, params)) = jsonrpc::read_request(text) {
+            return self.request(id, &method.0, params.unwrap_or_default(), view);
+        }
         match jsonrpc::read(text) {
             Message::Malformed(error) => Request::Reply(error),
             Message::Response => Request::Nothing,
             Message::Notification { method, params } => notification(&method.0, params),
-            Message::Request { id, method, params } => self.request(id, &method.0, params, view),
+            Message::Request { id, method, params } => match params::read(params) {
+                Ok(params) => self.request(id, &method.0, params, view),
+                Err(text) => Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, &text, None)),
+            },
         }
     }
 
@@ -67,7 +73,9 @@ impl Dialect for Mcp {
     fn progress(&self, ticket: &Ticket, message: &str) -> Option<String> {
         let token = ticket.progress.as_deref()?;
         let mut out = String::with_capacity(128 + message.len());
-        out.push_str("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
+        out.push_str(
+            "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":",
+        );
         out.push_str(token);
         out.push_str(",\"progress\":");
         out.push_str(itoa::Buffer::new().format(ticket.told));
@@ -94,7 +102,12 @@ impl Dialect for Mcp {
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
-        jsonrpc::error_response(ticket.id.as_deref().unwrap_or_default(), INVALID_REQUEST, &error.to_string(), None)
+        jsonrpc::error_response(
+            ticket.id.as_deref().unwrap_or_default(),
+            INVALID_REQUEST,
+            &error.to_string(),
+            None,
+        )
     }
 }
 
@@ -132,12 +145,8 @@ fn refusal(id: &str, stateless: bool, answer: &Answer, error: &CallError) -> Opt
 }
 
 impl Mcp {
-    fn request<'a>(&mut self, id: &'a str, method: &str, params: Option<&'a str>, view: &View<'_>) -> Request<'a> {
+    fn request<'a>(&mut self, id: &'a str, method: &str, params: Params<'a>, view: &View<'_>) -> Request<'a> {
         let invalid = |text: &str| Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, text, None));
-        let params: Params<'a> = match params::read(params) {
-            Ok(params) => params,
-            Err(text) => return invalid(&text),
-        };
         let asked = Asked { id, stateless: params.meta.version.is_some() };
         if let Some(version) = &params.meta.version {
             if !params.meta.has_capabilities {
@@ -157,7 +166,8 @@ impl Mcp {
             ("ping", false) => Request::Reply(jsonrpc::open_result(id, 2) + "}}"),
             ("server/discover", true) => asked.discover(),
             _ => {
-                let text = format!("there is no method `{}` here", method.chars().take(64).collect::<String>());
+                let text =
+                    format!("there is no method `{}` here", method.chars().take(64).collect::<String>());
                 Request::Reply(jsonrpc::error_response(id, METHOD_NOT_FOUND, &text, None))
             }
         }
@@ -165,7 +175,12 @@ impl Mcp {
 
     fn initialize(&mut self, id: &str, params: &Params<'_>) -> Request<'static> {
         let Some(asked) = &params.protocol_version else {
-            return Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, "initialize needs protocolVersion", None));
+            return Request::Reply(jsonrpc::error_response(
+                id,
+                INVALID_PARAMS,
+                "initialize needs protocolVersion",
+                None,
+            ));
         };
         self.initialized = true;
         let version = HANDSHAKE.into_iter().find(|version| asked.0 == **version).unwrap_or("2025-11-25");
@@ -183,7 +198,8 @@ impl Mcp {
 
 impl<'a> Asked<'a> {
     fn call(self, params: Params<'a>) -> Request<'a> {
-        let invalid = |text: &str| Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
+        let invalid =
+            |text: &str| Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
         let Some(name) = params.name else { return invalid("tools/call needs a name") };
         let arguments = params.arguments.map_or("{}", serde_json::value::RawValue::get);
         if !arguments.starts_with('{') {
@@ -205,7 +221,12 @@ impl<'a> Asked<'a> {
         let tools = view.registry.tools();
         let from = cursor.map_or(Some(0), |cursor| cursor.strip_prefix("tools:")?.parse().ok());
         let Some(from) = from.filter(|from| *from == 0 || *from < tools.len()) else {
-            return Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, "the cursor is not one of this list", None));
+            return Request::Reply(jsonrpc::error_response(
+                self.id,
+                INVALID_PARAMS,
+                "the cursor is not one of this list",
+                None,
+            ));
         };
         let mut out = open(self.id, self.stateless, 4096);
         out.push_str("\"tools\":[");

@@ -110,7 +110,7 @@ impl Op {
         Request::Reply(out)
     }
 
-    fn call<'a>(&self, frame: Frame<'a>) -> Request<'a> {
+    fn call(frame: Frame<'_>) -> Request<'_> {
         let id = frame.request_id.map(RawValue::get);
         let invalid = |text: &str| Request::Reply(call_refused(id, &CallError::Invalid(text.into())));
         let Some(tool) = frame.name.or(frame.tool.map(|tool| tool.name)) else {
@@ -143,14 +143,18 @@ impl Dialect for Op {
         match &*frame.op.0 {
             "hello" if !self.greeted => self.hello(&frame, view),
             _ if !self.greeted => Request::Close(Close::NoHello),
-            "call_tool" | "tool_call" => self.call(frame),
+            "call_tool" | "tool_call" => Self::call(frame),
             "list_tools" => Request::Reply(list_tools(id, view)),
             "cancel" => match id {
                 Some(id) => {
                     let acknowledge = Some(close(reply("cancelled", Some(id))));
                     Request::Cancel { id: Cow::Borrowed(id), acknowledge }
                 }
-                None => Request::Reply(refused("error", None, &CallError::Invalid("cancel needs a `request_id`".into()))),
+                None => Request::Reply(refused(
+                    "error",
+                    None,
+                    &CallError::Invalid("cancel needs a `request_id`".into()),
+                )),
             },
             "ping" => Request::Reply(stamped(reply("pong", id))),
             "stats" => {
@@ -159,9 +163,14 @@ impl Dialect for Op {
                 out.push_str(&view.insight.server_stats().to_string());
                 Request::Reply(close(out))
             }
-            "hello" => Request::Reply(refused("error", id, &CallError::Invalid("this connection has said hello".into()))),
+            "hello" => Request::Reply(refused(
+                "error",
+                id,
+                &CallError::Invalid("this connection has said hello".into()),
+            )),
             _ => {
-                let text = "there are the ops hello, list_tools, call_tool, tool_call, cancel, ping and stats";
+                let text =
+                    "there are the ops hello, list_tools, call_tool, tool_call, cancel, ping and stats";
                 Request::Reply(refused("error", id, &CallError::Invalid(text.into())))
             }
         }
@@ -273,7 +282,11 @@ fn push_latency(out: &mut String, answer: &Answer) {
     out.push('}');
 }
 
-fn options(priority: Option<&Str<'_>>, timeout_secs: Option<f64>, dedup: Option<&Str<'_>>) -> Result<Options, String> {
+fn options(
+    priority: Option<&Str<'_>>,
+    timeout_secs: Option<f64>,
+    dedup: Option<&Str<'_>>,
+) -> Result<Options, String> {
     let priority = match priority {
         None => Priority::default(),
         Some(name) => Priority::parse(&name.0).ok_or("`priority` must be high, medium or low")?,
@@ -313,7 +326,11 @@ fn unreadable(text: &str, error: &serde_json::Error) -> String {
         request_id: Option<&'a RawValue>,
     }
     let id = serde_json::from_str::<OnlyId<'_>>(text).ok().and_then(|frame| frame.request_id);
-    let what = if error.is_data() { "the frame's members do not fit, or `op` is missing" } else { "the frame is not valid JSON" };
+    let what = if error.is_data() {
+        "the frame's members do not fit, or `op` is missing"
+    } else {
+        "the frame is not valid JSON"
+    };
     refused("error", id.map(RawValue::get), &CallError::Invalid(what.into()))
 }
 

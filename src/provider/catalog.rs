@@ -35,7 +35,8 @@ impl Catalog {
     /// Sets the configured providers up; nothing is connected yet.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
         let connect = config.ladder.connect;
-        let mut entries = config.providers.iter().map(|each| entry(each, connect)).collect::<Result<Vec<_>, _>>()?;
+        let mut entries =
+            config.providers.iter().map(|each| entry(each, connect)).collect::<Result<Vec<_>, _>>()?;
         let offline = Offline::new(&config.offline);
         entries.push(ProviderEntry {
             name: Arc::from(offline::NAME),

@@ -61,7 +61,11 @@ impl OpenAi {
     async fn ask(self, request: ChatRequest, context: Context) -> Result<Reply, Fault> {
         let wire = WireRequest {
             model: &request.model,
-            messages: request.messages.iter().map(|(role, content)| WireMessage { role: role.label(), content }).collect(),
+            messages: request
+                .messages
+                .iter()
+                .map(|(role, content)| WireMessage { role: role.label(), content })
+                .collect(),
             temperature: request.temperature.as_ref(),
             stream: true,
             stream_options: StreamOptions { include_usage: true },
@@ -89,7 +93,8 @@ impl OpenAi {
             if data.trim() == "[DONE]" {
                 return Ok(answer);
             }
-            let chunk: WireChunk = serde_json::from_str(&data).map_err(|_| self.broken("an event is not JSON"))?;
+            let chunk: WireChunk =
+                serde_json::from_str(&data).map_err(|_| self.broken("an event is not JSON"))?;
             finished |= answer.take(chunk, context);
             if answer.text.len() > context.max_reply_bytes {
                 return Err(self.too_large(context));
@@ -106,7 +111,8 @@ impl OpenAi {
             BodyEnd::TooLarge => self.too_large(context),
             BodyEnd::Broken => self.broken("the body was cut"),
         })?;
-        let chunk: WireChunk = serde_json::from_slice(&body).map_err(|_| self.broken("the answer is not JSON"))?;
+        let chunk: WireChunk =
+            serde_json::from_slice(&body).map_err(|_| self.broken("the answer is not JSON"))?;
         let mut answer = Answer::default();
         answer.take(chunk, context);
         if answer.text.len() > context.max_reply_bytes { Err(self.too_large(context)) } else { Ok(answer) }
@@ -141,7 +147,12 @@ impl OpenAi {
         let limit = ERROR_BODY_BYTES.min(context.max_reply_bytes);
         let body = read_limited(response.bytes_stream(), limit).await.unwrap_or_default();
         let code = serde_json::from_slice::<WireError>(&body).ok().and_then(|error| error.error.short_code());
-        Fault::Refused { provider: Arc::clone(&self.name), status: StatusCode::as_u16(&status), code, retry_after }
+        Fault::Refused {
+            provider: Arc::clone(&self.name),
+            status: StatusCode::as_u16(&status),
+            code,
+            retry_after,
+        }
     }
 }
 
@@ -199,7 +210,10 @@ impl Answer {
             self.model = chunk.model;
         }
         if let Some(usage) = chunk.usage {
-            self.usage = Some(Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens });
+            self.usage = Some(Usage {
+                prompt_tokens: usage.prompt_tokens,
+                completion_tokens: usage.completion_tokens,
+            });
         }
         let mut finished = false;
         for choice in chunk.choices.into_iter().take(1) {
@@ -281,9 +295,15 @@ impl WireErrorBody {
         let is_name = |name: &&str| {
             !name.is_empty()
                 && name.len() <= 64
-                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-'))
+                && name.bytes().all(|byte| {
+                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-')
+                })
         };
-        [&self.code, &self.kind].into_iter().filter_map(serde_json::Value::as_str).find(is_name).map(String::from)
+        [&self.code, &self.kind]
+            .into_iter()
+            .filter_map(serde_json::Value::as_str)
+            .find(is_name)
+            .map(String::from)
     }
 }
 
@@ -294,7 +314,10 @@ mod tests {
     #[test]
     fn only_a_name_is_kept_of_a_providers_error() {
         let code = |json: &str| serde_json::from_str::<WireError>(json).unwrap().error.short_code();
-        assert_eq!(code(r#"{"error":{"code":"context_length_exceeded","message":"my prompt"}}"#).as_deref(), Some("context_length_exceeded"));
+        assert_eq!(
+            code(r#"{"error":{"code":"context_length_exceeded","message":"my prompt"}}"#).as_deref(),
+            Some("context_length_exceeded")
+        );
         assert_eq!(code(r#"{"error":{"code":1301,"type":"rate_limit"}}"#).as_deref(), Some("rate_limit"));
         assert_eq!(code(r#"{"error":{"code":"You said: my prompt"}}"#), None);
     }

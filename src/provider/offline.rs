@@ -62,9 +62,12 @@ impl Played {
         }
         match self.fault {
             OfflineFault::None => Ok(()),
-            OfflineFault::Error => {
-                Err(Fault::Refused { provider: Arc::from(NAME), status: 500, code: Some("offline_fault".into()), retry_after: None })
-            }
+            OfflineFault::Error => Err(Fault::Refused {
+                provider: Arc::from(NAME),
+                status: 500,
+                code: Some("offline_fault".into()),
+                retry_after: None,
+            }),
             OfflineFault::Hang => std::future::pending().await,
         }
     }
@@ -135,7 +138,11 @@ mod tests {
     use super::*;
 
     fn request(text: &str) -> ChatRequest {
-        ChatRequest { model: Arc::from(MODEL), messages: vec![(ChatRole::User, text.into())], temperature: None }
+        ChatRequest {
+            model: Arc::from(MODEL),
+            messages: vec![(ChatRole::User, text.into())],
+            temperature: None,
+        }
     }
 
     #[test]

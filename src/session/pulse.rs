@@ -28,6 +28,8 @@ pub(super) enum Beat {
     Silent,
     /// Tell of calls under way.
     Heartbeat,
+    /// A call's own deadline has come.
+    CallsEnd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,11 @@ pub(super) struct Pulse {
     since: Instant,
     heard: Instant,
     heartbeat: Option<Instant>,
+    calls_end: Option<Instant>,
+    /// What the timer stands at.
+    aimed: Instant,
+    /// The timer was moved, and not looked at since.
+    moved: bool,
 }
 
 impl Pulse {
@@ -51,7 +58,16 @@ impl Pulse {
     pub(super) fn new(awaits_hello: bool) -> Self {
         let now = Instant::now();
         let waits = if awaits_hello { Waits::Hello } else { Waits::Quiet };
-        let mut pulse = Self { timer: Box::pin(tokio::time::sleep_until(now)), waits, since: now, heard: now, heartbeat: None };
+        let mut pulse = Self {
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            waits,
+            since: now,
+            heard: now,
+            heartbeat: None,
+            calls_end: None,
+            aimed: now,
+            moved: true,
+        };
         pulse.aim();
         pulse
     }
@@ -77,6 +93,19 @@ impl Pulse {
         }
     }
 
+    /// A call is under way whose own deadline comes then.
+    pub(super) fn calls_end_at(&mut self, until: Instant) {
+        if self.calls_end.is_none_or(|known| until < known) {
+            self.calls_end = Some(until);
+            self.aim();
+        }
+    }
+
+    /// Whether the timer was moved since it was last looked at.
+    pub(super) fn moved(&self) -> bool {
+        self.moved
+    }
+
     fn due(&self) -> Instant {
         match self.waits {
             Waits::Hello => self.since + HELLO,
@@ -85,16 +114,27 @@ impl Pulse {
         }
     }
 
+    /// Moves the timer forward to what is due first. It is never moved back: firing early costs less than moving
+    /// it with every call.
     fn aim(&mut self) {
-        let due = self.due();
-        let next = self.heartbeat.map_or(due, |beat| beat.min(due));
-        self.timer.as_mut().reset(next);
+        let next = [self.heartbeat, self.calls_end].into_iter().flatten().fold(self.due(), Instant::min);
+        if next < self.aimed || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(next);
+            self.aimed = next;
+            self.moved = true;
+        }
     }
 
     /// The next beat.
     pub(super) fn poll_beat(&mut self, cx: &mut Context<'_>) -> Poll<Beat> {
+        self.moved = false;
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            if self.calls_end.is_some_and(|end| end <= now) {
+                self.calls_end = None;
+                self.aim();
+                return Poll::Ready(Beat::CallsEnd);
+            }
             if self.heartbeat.is_some_and(|beat| beat <= now) {
                 self.heartbeat = None;
                 self.aim();

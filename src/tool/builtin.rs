@@ -38,8 +38,14 @@ pub trait Insight: Send + Sync {
 
 impl Builtin {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::ListModels, Self::Version, Self::Health, Self::ServerStats, Self::GetRequest, Self::ListActive];
+    pub const ALL: [Self; 6] = [
+        Self::ListModels,
+        Self::Version,
+        Self::Health,
+        Self::ServerStats,
+        Self::GetRequest,
+        Self::ListActive,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -61,7 +67,9 @@ impl Builtin {
                  answers when a call names none."
             }
             Self::Version => "Tell the name and version of this inflightd daemon.",
-            Self::Health => "Tell whether the daemon is well: permits in use and their limits, calls in flight and waiting.",
+            Self::Health => {
+                "Tell whether the daemon is well: permits in use and their limits, calls in flight and waiting."
+            }
             Self::ServerStats => {
                 "Statistics of the daemon: executions, failures, durations, permits by provider, and how many \
                  executions deduplication saved."
@@ -70,7 +78,9 @@ impl Builtin {
                 "Look up one request by its id (req_…): its state and timings, and its outcome if that was kept, as it is \
                  for a call that timed out while its work went on."
             }
-            Self::ListActive => "List your requests that are waiting or running now, with their ids, tools and phases.",
+            Self::ListActive => {
+                "List your requests that are waiting or running now, with their ids, tools and phases."
+            }
         }
     }
 

@@ -84,7 +84,8 @@ impl PromptTool {
         if !system.is_empty() {
             messages.push((ChatRole::System, system.to_owned()));
         }
-        let mut question = self.message.iter().filter_map(|part| fill(part, arguments)).collect::<Vec<_>>().join("\n\n");
+        let mut question =
+            self.message.iter().filter_map(|part| fill(part, arguments)).collect::<Vec<_>>().join("\n\n");
         for file in arguments.get("files").and_then(Value::as_array).into_iter().flatten() {
             push_file(&mut question, file);
         }
@@ -100,8 +101,15 @@ fn fill(part: &str, arguments: &Value) -> Option<String> {
     let mut filled = String::with_capacity(part.len());
     let mut rest = part;
     while let Some((before, after)) = rest.split_once('{') {
-        let Some((name, behind)) = after.split_once('}') else { break };
         filled.push_str(before);
+        let named = after
+            .split_once('}')
+            .filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+        let Some((name, behind)) = named else {
+            filled.push('{');
+            rest = after;
+            continue;
+        };
         match arguments.get(name)? {
             Value::String(text) => filled.push_str(text),
             other => filled.push_str(&other.to_string()),
@@ -145,7 +153,10 @@ mod tests {
     use super::*;
 
     fn tool(message: &[&str]) -> PromptTool {
-        PromptTool { system: Arc::from("be brief"), message: message.iter().map(|part| (*part).to_owned()).collect() }
+        PromptTool {
+            system: Arc::from("be brief"),
+            message: message.iter().map(|part| (*part).to_owned()).collect(),
+        }
     }
 
     fn question(message: &[&str], arguments: &Value) -> String {
@@ -162,7 +173,7 @@ mod tests {
     #[test]
     fn an_argument_is_never_searched_for_names() {
         assert_eq!(question(&["{a} {b}"], &json!({"a": "{b}", "b": "{a"})), "{b} {a");
-        assert_eq!(question(&["open { brace {a}"], &json!({"a": 1})), "open { brace {a}");
+        assert_eq!(question(&["open { brace {a}"], &json!({"a": 1})), "open { brace 1");
     }
 
     #[test]
@@ -173,7 +184,8 @@ mod tests {
 
     #[test]
     fn the_callers_system_prompt_stands_in_for_the_tools() {
-        let messages = tool(&["{prompt}"]).question(Arc::from("m"), &json!({"prompt": "p", "system": "s"})).messages;
+        let messages =
+            tool(&["{prompt}"]).question(Arc::from("m"), &json!({"prompt": "p", "system": "s"})).messages;
         assert_eq!(messages.first().unwrap(), &(ChatRole::System, "s".to_owned()));
     }
 

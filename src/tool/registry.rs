@@ -192,7 +192,12 @@ impl Registry {
 /// The definition's hash with whoever answers: 8 bytes each, so no text can stand for another.
 fn definition_at(tool: &Tool, entry: &ProviderEntry, model: &str) -> u64 {
     let mut bytes = [0; 32];
-    let parts = [tool.definition, xxh3_64(entry.name.as_bytes()), xxh3_64(entry.place.as_bytes()), xxh3_64(model.as_bytes())];
+    let parts = [
+        tool.definition,
+        xxh3_64(entry.name.as_bytes()),
+        xxh3_64(entry.place.as_bytes()),
+        xxh3_64(model.as_bytes()),
+    ];
     for (to, part) in bytes.chunks_exact_mut(8).zip(parts) {
         to.copy_from_slice(&part.to_le_bytes());
     }
@@ -211,10 +216,8 @@ fn take_text(arguments: Value) -> String {
 
 fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, RegistryError> {
     let schema = Value::Object(entry.input_schema);
-    let validator = jsonschema::validator_for(&schema).map_err(|error| RegistryError::Schema {
-        name: entry.name.clone(),
-        reason: error.to_string(),
-    })?;
+    let validator = jsonschema::validator_for(&schema)
+        .map_err(|error| RegistryError::Schema { name: entry.name.clone(), reason: error.to_string() })?;
     let plain = json!({"name": entry.name, "description": entry.description, "inputSchema": schema});
     let mut listing = plain.clone();
     if let Value::Object(members) = &mut listing {
@@ -294,7 +297,10 @@ struct Echo {
 }
 
 impl Job for Echo {
-    fn run(self: Box<Self>, _context: Context) -> futures_util::future::BoxFuture<'static, Result<Reply, Fault>> {
+    fn run(
+        self: Box<Self>,
+        _context: Context,
+    ) -> futures_util::future::BoxFuture<'static, Result<Reply, Fault>> {
         self.offline.echo(self.text)
     }
 }

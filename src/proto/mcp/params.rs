@@ -55,7 +55,7 @@ pub(super) fn read(params: Option<&str>) -> Result<Params<'_>, String> {
     serde_json::from_str(params).map_err(|error| format!("params: {}", without_place(&error)))
 }
 
-/// serde_json's text without its line and column, which count from the wrong start here.
+/// The parser's text without its line and column, which count from the wrong start here.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
@@ -131,11 +131,14 @@ impl<'de> Meta<'de> {
             "inflightd/dedup" => {
                 let name: Str<'de> = map.next_value()?;
                 self.dedup = Some(
-                    Dedup::parse(&name.0).ok_or_else(|| A::Error::custom("inflightd/dedup must be read, guard or off"))?,
+                    Dedup::parse(&name.0)
+                        .ok_or_else(|| A::Error::custom("inflightd/dedup must be read, guard or off"))?,
                 );
             }
             _ if name.starts_with("inflightd/") => {
-                return Err(A::Error::custom("there are inflightd/priority, inflightd/timeout_ms and inflightd/dedup"));
+                return Err(A::Error::custom(
+                    "there are inflightd/priority, inflightd/timeout_ms and inflightd/dedup",
+                ));
             }
             _ => {
                 let value: &'de RawValue = map.next_value()?;
@@ -158,7 +161,10 @@ mod tests {
     fn only_what_is_not_known_to_be_inert_counts() {
         let inert = r#"{"_meta":{"progressToken":7,"traceparent":"x","inflightd/priority":"high","inflightd/timeout_ms":5}}"#;
         let params = read(Some(inert)).unwrap();
-        assert_eq!((params.meta.extra, params.meta.progress, params.meta.priority), (None, Some("7"), Priority::High));
+        assert_eq!(
+            (params.meta.extra, params.meta.progress, params.meta.priority),
+            (None, Some("7"), Priority::High)
+        );
         let other = read(Some(r#"{"_meta":{"acme/tenant":{"a": 1},"b":2}}"#)).unwrap();
         assert_eq!(other.meta.extra.as_deref(), Some(r#"{"acme/tenant":{"a": 1},"b":2}"#));
     }
@@ -166,7 +172,10 @@ mod tests {
     #[test]
     fn wrong_options_say_what_would_do() {
         let text = |params| read(Some(params)).unwrap_err();
-        assert_eq!(text(r#"{"_meta":{"inflightd/priority":"urgent"}}"#), "params: inflightd/priority must be high, medium or low");
+        assert_eq!(
+            text(r#"{"_meta":{"inflightd/priority":"urgent"}}"#),
+            "params: inflightd/priority must be high, medium or low"
+        );
         assert!(text(r#"{"_meta":{"inflightd/timeout_ms":0}}"#).contains("at least 1"));
         assert!(text(r#"{"_meta":{"inflightd/prio":"high"}}"#).contains("inflightd/dedup"));
         assert!(text(r#"{"name":"a","name":"b"}"#).contains("duplicate"));
