@@ -391,7 +391,7 @@ impl Path {
         let lease = self.lease(permit, global, flight, start, deadline);
         stages.mark(Phase::ProviderCallStart, start);
         *began = true;
-        let tell: Arc<dyn Tell> = Arc::clone(flight) as Arc<dyn Tell>;
+        let tell: Arc<dyn Tell> = flight.clone();
         let context = Context { deadline, tell, max_reply_bytes: self.max_reply_bytes };
         let worked = deadline.limit(job.run(context)).await;
         pool.observe(start.elapsed());

@@ -1,5 +1,6 @@
 //! What does the work: providers, and the vocabulary in which they are asked and answer.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,7 +174,8 @@ pub fn push_json_string(out: &mut String, text: &str) {
             Some('\n') => out.push_str("\\n"),
             Some('\r') => out.push_str("\\r"),
             Some('\t') => out.push_str("\\t"),
-            Some(control) => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            // Writing to a String cannot fail.
+            Some(control) => drop(write!(out, "\\u{:04x}", u32::from(control))),
             None => {}
         }
         rest = characters.as_str();

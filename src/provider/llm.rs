@@ -86,7 +86,7 @@ impl OpenAi {
 
     async fn read_stream(&self, response: Response, context: &Context) -> Result<Answer, Fault> {
         let mut answer = Answer::default();
-        let mut events = Events::new(response.bytes_stream(), self.raw_limit(context));
+        let mut events = Events::new(response.bytes_stream(), Self::raw_limit(context));
         let mut finished = false;
         while let Some(event) = events.next().await {
             let data = event.map_err(|reason| self.broken(reason))?;
@@ -105,7 +105,7 @@ impl OpenAi {
     }
 
     async fn read_whole(&self, response: Response, context: &Context) -> Result<Answer, Fault> {
-        let limit = self.raw_limit(context);
+        let limit = Self::raw_limit(context);
         let body = read_limited(response.bytes_stream(), limit).await;
         let body = body.map_err(|end| match end {
             BodyEnd::TooLarge => self.too_large(context),
@@ -119,7 +119,7 @@ impl OpenAi {
     }
 
     /// A token of text comes in some 250 bytes of event, so the raw bound lies above the reply's.
-    fn raw_limit(&self, context: &Context) -> usize {
+    fn raw_limit(context: &Context) -> usize {
         context.max_reply_bytes.saturating_mul(8)
     }
 
