@@ -53,6 +53,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon
+    #[command(after_long_help = crate::config::keys::help())]
     Serve(ServeArgs),
     /// Connect a client's stdin and stdout to the daemon: what an MCP client starts
     Shim(shim::ShimArgs),

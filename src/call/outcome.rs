@@ -42,6 +42,22 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::InvalidRequest,
+        Self::ValidationError,
+        Self::ToolNotFound,
+        Self::Unauthorized,
+        Self::OverCapacity,
+        Self::QueueTimeout,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::ProviderError,
+        Self::OutcomeUnknown,
+        Self::ShuttingDown,
+        Self::InternalError,
+    ];
+
     /// Its name on the wire.
     pub fn label(self) -> &'static str {
         match self {
