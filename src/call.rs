@@ -20,6 +20,7 @@ use crate::provider::{Context, Fault, Job, Reply, Tell};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::{Dedup, Effect, Registry, Tool, Work};
 
+pub mod cache;
 pub mod caller;
 pub mod canonical;
 pub mod flight;
@@ -36,6 +37,7 @@ pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
 pub use waiter::{Answer, CancelHandle, News, Waiter};
 
+use cache::OutcomeCache;
 use flight::{Boarding, Flight, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
@@ -130,7 +132,10 @@ impl Calls {
             halt: CancellationToken::new(),
         };
         Self {
-            flights: Arc::new(Flights::new(limits.executions)),
+            flights: Arc::new(Flights::new(
+                limits.executions,
+                OutcomeCache::new(limits.result_cache_bytes, config.guard_window),
+            )),
             watch: Arc::new(Watch::new(lifecycle)),
             path: Arc::new(path),
             digester: Digester::default(),
@@ -181,7 +186,8 @@ impl Calls {
         tool.check(&arguments)?;
         if let Work::Builtin(builtin) = tool.work {
             let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
-            return Ok(Submitted::Answered(self.at_once(caller, tool, request, received, reply)));
+            let answer = at_once(request, received, Role::Leader, Ok(Arc::new(reply)));
+            return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
@@ -190,6 +196,7 @@ impl Calls {
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
+        let policy = call.options.dedup.unwrap_or(tool.dedup);
         let key = |session| CallKey {
             principal: caller.principal.id,
             session,
@@ -197,7 +204,7 @@ impl Calls {
             definition: prepared.definition,
             digest,
         };
-        let key = match call.options.dedup.unwrap_or(tool.dedup) {
+        let key = match policy {
             Dedup::Principal => Some(key(None)),
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
@@ -206,12 +213,22 @@ impl Calls {
         else {
             unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
         };
+        let keep = self.flights.cache().keeps(policy, tool);
+        let kept =
+            |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
+        if let Some(outcome) = kept(&canonical) {
+            self.path.lifecycle.cache_hit();
+            let provider = Some(provider);
+            let answer = Answer { provider, ..at_once(request, received, Role::Cache, outcome) };
+            return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
+        }
         let boarding = Boarding {
             key,
             arguments: canonical,
             tool: Arc::clone(tool),
             provider,
             rules: self.rules,
+            keep,
             at: received,
         };
         let options = call.options;
@@ -229,18 +246,24 @@ impl Calls {
                 Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival)
             }
             Aboard::Opened(guard, seat) => {
-                self.path.lifecycle.opened();
                 let flight = Arc::clone(guard.flight());
-                let run = Run {
-                    guard,
-                    job: prepared.job,
-                    provider: prepared.provider,
-                    priority: options.priority,
-                    session: Arc::clone(&caller.session),
-                };
-                let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
-                self.start(run);
-                waiter
+                // An equal flight may have landed since the look above; it filled the cache before it freed the key.
+                if let Some(outcome) = kept(flight.arguments()) {
+                    self.path.lifecycle.cache_hit();
+                    guard.land_kept(outcome);
+                    Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Cache, arrival)
+                } else {
+                    self.path.lifecycle.opened();
+                    let run = Run {
+                        guard,
+                        job: prepared.job,
+                        provider: prepared.provider,
+                        priority: options.priority,
+                        session: Arc::clone(&caller.session),
+                    };
+                    self.start(run);
+                    Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival)
+                }
             }
         };
         Ok(waiter.landed().map_or_else(
@@ -268,22 +291,7 @@ impl Calls {
         }
     }
 
-    fn at_once(
-        &self,
-        caller: &Caller,
-        tool: &Arc<Tool>,
-        request: RequestId,
-        received: Instant,
-        reply: Reply,
-    ) -> Answer {
-        let answer = Answer {
-            request,
-            execution: None,
-            role: Some(Role::Leader),
-            provider: None,
-            spent: Spent { total: received.elapsed(), ..Spent::default() },
-            outcome: Ok(Arc::new(reply)),
-        };
+    fn recorded(&self, caller: &Caller, tool: &Arc<Tool>, answer: Answer) -> Answer {
         self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), false);
         answer
     }
@@ -329,6 +337,12 @@ impl Calls {
     pub fn stop_all(&self) {
         self.path.halt.cancel();
     }
+}
+
+/// An answer that needed no Execution.
+fn at_once(request: RequestId, received: Instant, role: Role, outcome: Outcome) -> Answer {
+    let spent = Spent { total: received.elapsed(), ..Spent::default() };
+    Answer { request, execution: None, role: Some(role), provider: None, spent, outcome }
 }
 
 /// A call's arguments as a document; an absent one is an empty object.

@@ -85,6 +85,8 @@ pub struct Limits {
     pub connections: usize,
     /// Waiters on one flight.
     pub waiters: usize,
+    /// Bytes of results kept for equal calls, for each principal.
+    pub result_cache_bytes: usize,
     /// Bytes of one WebSocket frame or message, or of one HTTP body.
     pub frame_bytes: usize,
     /// Bytes of one result.
@@ -161,6 +163,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a paid-for call is kept for a caller that lost its connection.
     pub reattach: Duration,
+    /// How long the outcome of a guarded call also answers a twin.
+    pub guard_window: Duration,
     /// A TOML file with prompt tools, instead of the built-in ones.
     pub tools_file: Option<PathBuf>,
 }

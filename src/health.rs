@@ -202,10 +202,11 @@ impl Insight for Calls {
                 "rejected": totals.rejected,
             },
             "dedup": {
-                "calls": totals.executions + totals.joined,
+                "calls": totals.executions + totals.joined + totals.cache_hits,
                 "executions": totals.executions,
                 "joined": totals.joined,
-                "executions_saved": totals.joined,
+                "cache_hits": totals.cache_hits,
+                "executions_saved": totals.joined + totals.cache_hits,
             },
             "permits": permits(&look),
         })

@@ -27,6 +27,8 @@ pub enum Role {
     Leader,
     /// It joined a flight in the air.
     Follower,
+    /// An equal call had been answered shortly before.
+    Cache,
 }
 
 impl Role {
@@ -35,6 +37,7 @@ impl Role {
         match self {
             Self::Leader => "leader",
             Self::Follower => "follower",
+            Self::Cache => "cache",
         }
     }
 }
@@ -95,6 +98,7 @@ struct Counts {
     calls: AtomicU64,
     executions: AtomicU64,
     joined: AtomicU64,
+    cache_hits: AtomicU64,
     completed: AtomicU64,
     timeout: AtomicU64,
     error: AtomicU64,
@@ -111,6 +115,8 @@ pub struct Totals {
     pub executions: u64,
     /// Calls that joined an Execution in the air.
     pub joined: u64,
+    /// Calls that were answered from the cache.
+    pub cache_hits: u64,
     /// Calls by how they ended.
     pub completed: u64,
     /// See `completed`.
@@ -163,6 +169,11 @@ impl Lifecycle {
         self.counts.joined.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A call was answered from the cache.
+    pub fn cache_hit(&self) {
+        self.counts.cache_hits.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An Execution began.
     pub fn opened(&self) {
         self.counts.executions.fetch_add(1, Ordering::Relaxed);
@@ -202,6 +213,7 @@ impl Lifecycle {
             calls: read(&counts.calls),
             executions: read(&counts.executions),
             joined: read(&counts.joined),
+            cache_hits: read(&counts.cache_hits),
             completed: read(&counts.completed),
             timeout: read(&counts.timeout),
             error: read(&counts.error),

@@ -115,6 +115,7 @@ pub struct Flight {
     tool: Arc<Tool>,
     provider: Arc<str>,
     rules: FlightRules,
+    keep: Option<Duration>,
     stages: Stages,
     has_run: AtomicBool,
     outcome: OnceLock<Outcome>,
@@ -133,6 +134,8 @@ pub struct Boarding {
     pub provider: Arc<str>,
     /// What it goes by.
     pub rules: FlightRules,
+    /// How long its outcome answers equal calls after it has landed.
+    pub keep: Option<Duration>,
     /// When it was received.
     pub at: Instant,
 }
@@ -168,6 +171,7 @@ impl Flight {
             tool: boarding.tool,
             provider: boarding.provider,
             rules: boarding.rules,
+            keep: boarding.keep,
             stages: Stages::new(boarding.at),
             has_run: AtomicBool::new(true),
             outcome: OnceLock::new(),
@@ -334,6 +338,16 @@ impl Flight {
     /// Which generation of its key it is.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How long its outcome answers equal calls after it has landed.
+    pub fn keep(&self) -> Option<Duration> {
+        self.keep
+    }
+
+    /// Its canonical arguments.
+    pub fn arguments(&self) -> &[u8] {
+        &self.arguments
     }
 
     /// Whether it was opened with these canonical arguments.

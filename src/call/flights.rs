@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::{DashMap, Entry};
 
+use crate::call::cache::OutcomeCache;
 use crate::call::flight::{Boarding, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
@@ -13,6 +14,7 @@ use crate::call::outcome::{CallError, Full, Outcome};
 #[derive(Debug)]
 pub struct Flights {
     by_key: DashMap<CallKey, Arc<Flight>, BuildKeyHasher>,
+    cache: OutcomeCache,
     generations: AtomicU64,
     executions: AtomicUsize,
     max_executions: usize,
@@ -27,10 +29,11 @@ pub enum Aboard {
 }
 
 impl Flights {
-    /// No flights yet, and room for `max_executions`.
-    pub fn new(max_executions: usize) -> Self {
+    /// No flights yet, and room for `max_executions`; outcomes that answer later calls go to `cache`.
+    pub fn new(max_executions: usize, cache: OutcomeCache) -> Self {
         Self {
             by_key: DashMap::with_hasher(BuildKeyHasher::default()),
+            cache,
             generations: AtomicU64::new(0),
             executions: AtomicUsize::new(0),
             max_executions,
@@ -86,12 +89,21 @@ impl Flights {
         Ok(Aboard::Opened(RunGuard { flights: Arc::clone(self), flight, landed: false }, seat))
     }
 
-    /// Frees the key, then answers everybody aboard. A second landing is dropped.
-    fn land(&self, flight: &Flight, outcome: Outcome) {
+    /// Outcomes that answer equal calls after their flight has landed.
+    pub fn cache(&self) -> &OutcomeCache {
+        &self.cache
+    }
+
+    /// Fills the cache, frees the key, then answers everybody aboard: whoever finds no flight finds the outcome. A
+    /// second landing is dropped.
+    fn land(&self, flight: &Flight, outcome: Outcome, is_new: bool) {
         if !flight.close_doors() {
             return;
         }
         if let Some(key) = flight.key() {
+            if let Some(ttl) = flight.keep().filter(|_| is_new) {
+                self.cache.fill(*key, flight.arguments(), &outcome, ttl);
+            }
             self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());
         }
         flight.publish(outcome);
@@ -132,14 +144,20 @@ impl RunGuard {
     /// The Run ended, with this: everybody is answered.
     pub fn land(&mut self, outcome: Outcome) {
         self.landed = true;
-        self.flights.land(&self.flight, outcome);
+        self.flights.land(&self.flight, outcome, true);
+    }
+
+    /// No Run is needed: an equal flight's outcome was kept, and stays kept no longer for it.
+    pub fn land_kept(mut self, outcome: Outcome) {
+        self.landed = true;
+        self.flights.land(&self.flight, outcome, false);
     }
 }
 
 impl Drop for RunGuard {
     fn drop(&mut self) {
         if !self.landed {
-            self.flights.land(&self.flight, Err(Arc::new(CallError::Lost)));
+            self.flights.land(&self.flight, Err(Arc::new(CallError::Lost)), true);
         }
         self.flight.run_ended();
         self.flights.executions.fetch_sub(1, Ordering::AcqRel);

@@ -243,6 +243,12 @@ pub static GROUPS: &[Group] = &[
             key("WAITERS_MAX", COUNT, "1000", "Callers that wait for one and the same flight."),
             key("MAX_FRAME_BYTES", BYTES, "33554432", "One WebSocket message, or one HTTP body."),
             key("MAX_RESULT_BYTES", BYTES, "33554432", "One result."),
+            key(
+                "RESULT_CACHE_BYTES",
+                BYTES,
+                "67108864",
+                "Results kept for each principal, of tools with a cache_ttl_secs and for the guard window.",
+            ),
             key("WRITE_QUEUE_BYTES", BYTES, "8388608", "What waits to be written to one slow reader."),
         ],
     },
@@ -280,6 +286,12 @@ pub static GROUPS: &[Group] = &[
             ),
             follows("SHIM_TIMEOUT_SECS", "360", "When the shim gives up. Unset, 4/3 of the daemon's."),
             follows("CLIENT_TIMEOUT_SECS", "450", "When the client gives up. Unset, 5/3 of the daemon's."),
+            key(
+                "GUARD_WINDOW_MS",
+                Kind::Milliseconds,
+                "100",
+                "How long the outcome of a guarded call also answers a twin from the same session; 0: not at all.",
+            ),
             key(
                 "REATTACH_SECS",
                 Kind::Seconds,

@@ -224,8 +224,10 @@ pub fn push_answer(out: &mut String, answer: &Answer) {
         Ok(reply) => {
             out.push_str("\"outputs\":");
             out.push_str(reply.content());
-            if answer.role == Some(Role::Follower) {
-                out.push_str(",\"from_inflight\":true");
+            match answer.role {
+                Some(Role::Follower) => out.push_str(",\"from_inflight\":true"),
+                Some(Role::Cache) => out.push_str(",\"from_cache\":true"),
+                Some(Role::Leader) | None => {}
             }
         }
         Err(error) => {

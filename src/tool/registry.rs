@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,7 +13,7 @@ use crate::provider::catalog::{Catalog, ProviderEntry};
 use crate::provider::offline::Offline;
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
-use crate::tool::{Builtin, CustomWork, Effect, Misfit, PromptTool, Tool, Work, Worth};
+use crate::tool::{Builtin, CustomWork, Dedup, Effect, Misfit, PromptTool, Tool, Work, Worth};
 
 /// Why a registry cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,10 @@ pub struct Registration {
     pub effect: Effect,
     /// How long it lingers.
     pub worth: Worth,
+    /// Who may share one execution, if others than the effect says.
+    pub dedup: Option<Dedup>,
+    /// How long its results answer equal calls.
+    pub cache_ttl: Option<Duration>,
     /// Whose timeout holds.
     pub class: TimeoutClass,
     /// The JSON Schema of its arguments.
@@ -96,6 +101,8 @@ impl Registry {
             description: name.into(),
             effect,
             worth,
+            dedup: None,
+            cache_ttl: None,
             class: TimeoutClass::Workflow,
             input_schema: Map::from_iter([("type".into(), "object".into())]),
             work: Work::Custom(work),
@@ -232,7 +239,8 @@ fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, Reg
         id,
         name: Arc::from(&*entry.name),
         effect: entry.effect,
-        dedup: entry.effect.default_dedup(),
+        dedup: entry.dedup.unwrap_or(entry.effect.default_dedup()),
+        cache_ttl: entry.cache_ttl,
         worth: entry.worth,
         timeout,
         definition: xxh3_64(source.as_bytes()),
@@ -253,6 +261,11 @@ fn prompt(declaration: &Declaration) -> Registration {
         description: declaration.description.clone(),
         effect: declaration.effect,
         worth: PromptTool::WORTH,
+        dedup: declaration.dedup,
+        cache_ttl: declaration
+            .cache_ttl_secs
+            .filter(|secs| *secs > 0)
+            .map(|secs| Duration::from_secs(secs.into())),
         class: declaration.class,
         input_schema: declaration.input_schema.clone(),
         work: Work::Prompt(PromptTool::new(declaration)),
@@ -273,6 +286,8 @@ fn echo() -> Registration {
         description: description.into(),
         effect: Effect::Read,
         worth: Worth::Cheap,
+        dedup: None,
+        cache_ttl: None,
         class: TimeoutClass::Workflow,
         input_schema: schema.as_object().cloned().unwrap_or_default(),
         work: Work::Echo,
@@ -285,6 +300,8 @@ fn builtin(which: Builtin) -> Registration {
         description: which.description().into(),
         effect: Effect::Read,
         worth: Worth::Cheap,
+        dedup: None,
+        cache_ttl: None,
         class: TimeoutClass::Workflow,
         input_schema: which.input_schema(),
         work: Work::Builtin(which),
