@@ -497,4 +497,4 @@ fn what_failed(fault: &Fault) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
