@@ -199,19 +199,17 @@ impl Flight {
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
     /// waiter does not care for text.
     pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         let mut state = self.state.lock();
-        // Looked at again under the lock: whoever lands sets the outcome first and wakes the seats after.
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         match state.seat(seat) {
             Some(Seat::Waiting { waker, wants_text }) => {
+                // Under the lock: whoever lands sets the outcome first and wakes the seats after.
+                if let Some(outcome) = self.outcome.get() {
+                    return Poll::Ready(Sight::Landed(outcome.clone()));
+                }
                 *waker = Some(cx.waker().clone());
                 *wants_text = seen.is_some();
             }
+            // Even where it has landed since: who took its call back is told so, and gets no answer any more.
             Some(Seat::Cancelled) | None => return Poll::Ready(Sight::Cancelled),
         }
         match seen.and_then(|seen| state.told.since(seen)) {

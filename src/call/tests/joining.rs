@@ -237,3 +237,25 @@ async fn a_late_cancel_cannot_hit_whoever_came_after() {
     assert_eq!((rig.stage.progress(work), rig.stage.progress(new)), (Progress::CutOff, Progress::Running));
     assert!(peek(&mut second).is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_is_being_cancelled_is_not_joined() {
+    let rig = Rig::new(&[]);
+    let (mut first, old) = rig.at_work("ask", "a");
+    first.cancel_handle().cancel();
+    // Nothing has run since: the old Run has not even noticed.
+    assert_eq!(rig.stage.progress(old), Progress::Running);
+    let mut newcomer = rig.wait(&rig.caller(0, 2), "ask", "a");
+    let new = rig.stage.last();
+    assert_eq!(rig.stage.progress(new), Progress::Running);
+    rig.stage.order(old, Order::answer("late"));
+    settle().await;
+    assert_eq!(code(&peek(&mut first).unwrap()), Some(Code::Cancelled));
+    assert!(peek(&mut newcomer).is_none(), "the old generation answers nobody of the new one");
+    assert_eq!(rig.calls.flights().keys(), 1, "and takes only its own key away");
+    rig.stage.order(new, Order::answer("fresh"));
+    let answer = end(&mut newcomer).await;
+    assert_eq!((text(&answer).as_str(), answer.role), ("fresh", Some(Role::Leader)));
+    settle().await;
+    rig.assert_at_rest();
+}
