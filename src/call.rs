@@ -101,6 +101,8 @@ struct Path {
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
     max_reply_bytes: usize,
+    /// Answers Runs that wait for their session's slot: the drain began. Providers' queues are closed instead.
+    closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
     halt: CancellationToken,
 }
@@ -129,6 +131,7 @@ impl Calls {
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
             max_reply_bytes: limits.result_bytes,
+            closing: CancellationToken::new(),
             halt: CancellationToken::new(),
         };
         Self {
@@ -331,6 +334,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.closing.cancel();
     }
 
     /// Cancels what is still at work: who waits is answered.
@@ -395,7 +399,11 @@ impl Path {
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
         let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
-        let (slot, at) = budget.turn(&session.slots, queued).await?;
+        let (slot, at) = tokio::select! {
+            biased;
+            turn = budget.turn(&session.slots, queued) => turn?,
+            () = self.closing.cancelled() => return Err(CallError::ShuttingDown),
+        };
         let (permit, at) = budget.turn(pool, at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;

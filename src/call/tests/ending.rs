@@ -123,3 +123,19 @@ async fn a_write_that_had_not_begun_is_told_that_the_daemon_goes() {
     rig.calls.stop_all();
     assert_eq!(error(&end(&mut queued).await), &CallError::ShuttingDown);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_at_once_who_waits_for_its_sessions_slot() {
+    let rig = Rig::new(&[("SESSION_MAX_INFLIGHT", "1")]);
+    let caller = rig.caller(0, 1);
+    let mut working = rig.wait(&caller, "look", "a");
+    let mut queued = rig.wait(&caller, "look", "b");
+    rig.calls.start_draining();
+    settle().await;
+    assert_eq!(code(&peek(&mut queued).unwrap()), Some(Code::ShuttingDown));
+    rig.stage.order(rig.stage.find("a"), Order::answer("a"));
+    assert_eq!(text(&end(&mut working).await), "a");
+    settle().await;
+    assert_eq!((rig.stage.begun(), caller.session.slots.view().in_use), (1, 0));
+    rig.assert_at_rest();
+}
