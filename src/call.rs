@@ -366,7 +366,7 @@ async fn fly(path: Arc<Path>, run: Run) {
             biased;
             worked = work => worked,
             () = flight.stopped() => Err(CallError::Cancelled),
-            () = path.halt.cancelled() => Err(CallError::Cancelled),
+            () = path.halt.cancelled() => Err(CallError::ShuttingDown),
         }
     };
     let end = Instant::now();
@@ -375,7 +375,7 @@ async fn fly(path: Arc<Path>, run: Run) {
     }
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
-    let outcome = settle(worked, &flight, began, path.lifecycle.draining(), path.max_reply_bytes);
+    let outcome = settle(worked, &flight, began, path.max_reply_bytes);
     path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
     guard.land(outcome);
 }
@@ -468,13 +468,7 @@ impl Budget {
 }
 
 /// What the Run's end means for those who wait. A write that may have been done says so.
-fn settle(
-    worked: Result<Reply, CallError>,
-    flight: &Flight,
-    began: bool,
-    draining: bool,
-    max_reply_bytes: usize,
-) -> Outcome {
+fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_reply_bytes: usize) -> Outcome {
     let write = flight.tool().effect == Effect::Write;
     let unknown =
         |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
@@ -487,10 +481,9 @@ fn settle(
             unknown(what_failed(&fault))
         }
         Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        Err(CallError::Cancelled) if write && began && draining => {
-            unknown("was cut off because the daemon went down")
-        }
-        Err(CallError::Cancelled) if draining => Err(Arc::new(CallError::ShuttingDown)),
+        // Who took it back is told so by its seat; this is for whoever collects the outcome later.
+        Err(CallError::Cancelled) if write && began => unknown("was stopped"),
+        Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
         Err(error) => Err(Arc::new(error)),
     }
 }

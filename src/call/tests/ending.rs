@@ -139,3 +139,16 @@ async fn a_drain_answers_at_once_who_waits_for_its_sessions_slot() {
     assert_eq!((rig.stage.begun(), caller.session.slots.view().in_use), (1, 0));
     rig.assert_at_rest();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_its_call_back_while_the_daemon_drains_is_told_so() {
+    for tool in ["look", "post"] {
+        let rig = Rig::new(&[]);
+        let (mut waiter, _) = rig.at_work(tool, "a");
+        rig.calls.start_draining();
+        waiter.cancel_handle().cancel();
+        // The Run has ended before the waiter looks.
+        settle().await;
+        assert_eq!(error(&end(&mut waiter).await), &CallError::Cancelled, "{tool}");
+    }
+}

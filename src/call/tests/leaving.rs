@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use crate::call::tests::rig::{Rig, code, end, error, pass, secs, settle, text, within};
 use crate::call::tests::stage::{Order, Progress};
-use crate::call::{Answer, CallError, Code, Waiter};
+use crate::call::{Answer, CallError, Code, Options, Waiter};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::Role;
+use crate::tool::Dedup;
 
 /// What is known of a request of principal 0.
 fn found(rig: &Rig, request: RequestId) -> Value {
@@ -274,4 +275,17 @@ async fn a_queued_call_that_is_taken_back_leaves_the_queue() {
     assert_eq!(error(&cancelled(&mut second).await), &CallError::Cancelled);
     assert_eq!((rig.stage.progress(work), rig.stage.started(work)), (Progress::CutOff, None));
     assert_eq!(rig.calls.pools().1[1].1.queued, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_one_gave_up_and_another_took_back_has_an_unknown_outcome() {
+    let rig = Rig::new(&[]);
+    let caller = rig.caller(0, 1);
+    let shared = Options { timeout: Some(secs(5)), dedup: Some(Dedup::Session), ..Options::default() };
+    let mut first = rig.wait_with(&caller, "post", "a", shared);
+    let mut second = rig.wait_with(&caller, "post", "a", Options { timeout: None, ..shared });
+    let gave_up = end(&mut first).await;
+    assert!(error(&gave_up).still_running());
+    assert_eq!(code(&cancelled(&mut second).await), Some(Code::Cancelled));
+    assert_eq!(found(&rig, gave_up.request)["work"]["code"], "OUTCOME_UNKNOWN");
 }
