@@ -233,7 +233,7 @@ impl Flight {
         wake([waker, run]);
     }
 
-    /// Gives a seat up. Says whether the work goes on.
+    /// Gives a seat up. Says whether there will be an outcome to collect: the work goes on, or has ended by itself.
     pub fn leave(&self, seat: SeatNo, why: Leaving) -> bool {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
@@ -242,10 +242,13 @@ impl Flight {
             state.waiting -= 1;
             run = self.last_left(&mut state, why);
         }
-        let goes_on = state.life == Life::Flying;
+        let collectable = match state.life {
+            Life::Flying | Life::Landed => true,
+            Life::Stopping => false,
+        };
         drop(state);
         wake([None, run]);
-        goes_on
+        collectable
     }
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.

@@ -236,8 +236,8 @@ impl Drop for Waiter {
         if self.done {
             return;
         }
-        let goes_on = self.leave(Leaving::ConnectionGone);
-        if goes_on && self.flight.tool().effect != Effect::Read {
+        let collectable = self.leave(Leaving::ConnectionGone);
+        if collectable && self.flight.tool().effect != Effect::Read {
             self.watch.keep(self.request, self.principal, &self.flight);
         }
         // Nobody is there to be answered; the call's record still ends once.

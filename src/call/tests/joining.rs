@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::flight::{Boarding, FlightRules, SeatNo};
+use crate::call::flight::{Boarding, FlightRules, Leaving, SeatNo};
 use crate::call::flights::{Aboard, Flights, RunGuard};
 use crate::call::key::CallKey;
 use crate::call::tests::rig::{Rig, code, end, error, peek, settle, sharing, text};
@@ -258,4 +258,16 @@ async fn a_flight_that_is_being_cancelled_is_not_joined() {
     assert_eq!((text(&answer).as_str(), answer.role), ("fresh", Some(Role::Leader)));
     settle().await;
     rig.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_while_the_flight_lands_can_collect_its_outcome() {
+    for why in [Leaving::DeadlineCame, Leaving::ConnectionGone] {
+        let counter = Counter::new();
+        let (mut guard, seat) = counter.open(counter.key, "a");
+        let flight = Arc::clone(guard.flight());
+        flight.close_doors();
+        assert!(flight.leave(seat, why), "its outcome is about to be published");
+        guard.land(Err(Arc::new(crate::call::CallError::Lost)));
+    }
 }

@@ -289,3 +289,14 @@ async fn a_write_that_one_gave_up_and_another_took_back_has_an_unknown_outcome()
     assert_eq!(code(&cancelled(&mut second).await), Some(Code::Cancelled));
     assert_eq!(found(&rig, gave_up.request)["work"]["code"], "OUTCOME_UNKNOWN");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_nobody_came_to_read_is_kept() {
+    let rig = Rig::new(&[]);
+    let (waiter, work) = rig.at_work("post", "a");
+    let request = waiter.request();
+    rig.stage.order(work, Order::answer("done"));
+    settle().await;
+    drop(waiter);
+    assert_eq!(collected(&rig, request), "done");
+}
