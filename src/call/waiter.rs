@@ -184,7 +184,7 @@ impl Waiter {
     pub fn give_up(&mut self) -> Answer {
         let still_running = self.leave(Leaving::DeadlineCame);
         if still_running {
-            self.watch.keep(self.request, self.principal, &self.flight);
+            self.watch.keep(self.request, self.principal, Terminal::Timeout, &self.flight);
         }
         let error = CallError::WaiterTimeout { request: self.request, after: self.patience, still_running };
         self.end(Err(Arc::new(error)))
@@ -238,7 +238,7 @@ impl Drop for Waiter {
         }
         let collectable = self.leave(Leaving::ConnectionGone);
         if collectable && self.flight.tool().effect != Effect::Read {
-            self.watch.keep(self.request, self.principal, &self.flight);
+            self.watch.keep(self.request, self.principal, Terminal::Cancelled, &self.flight);
         }
         // Nobody is there to be answered; the call's record still ends once.
         self.end(Err(Arc::new(CallError::Cancelled)));

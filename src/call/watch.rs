@@ -13,7 +13,7 @@ use crate::call::key::BuildKeyHasher;
 use crate::call::outcome::Outcome;
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
-use crate::phase::Phase;
+use crate::phase::{Phase, Terminal};
 
 /// How long an outcome is kept for who could not wait for it.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
@@ -35,6 +35,8 @@ struct Kept {
     request: RequestId,
     principal: PrincipalId,
     since: Instant,
+    /// How the call ended for its caller, whose record may be forgotten sooner.
+    ended: Terminal,
     flight: Arc<Flight>,
 }
 
@@ -84,8 +86,8 @@ impl Watch {
     }
 
     /// Keeps what this flight lands with for who could not wait.
-    pub(super) fn keep(&self, request: RequestId, principal: PrincipalId, flight: &Arc<Flight>) {
-        let kept = Kept { request, principal, since: Instant::now(), flight: Arc::clone(flight) };
+    pub(super) fn keep(&self, request: RequestId, principal: PrincipalId, ended: Terminal, flight: &Arc<Flight>) {
+        let kept = Kept { request, principal, since: Instant::now(), ended, flight: Arc::clone(flight) };
         self.kept.lock().push_back(kept);
         self.sweep();
     }
@@ -100,7 +102,8 @@ impl Watch {
             if !too_old && kept.len() <= KEPT_OUTCOMES && bytes <= KEPT_BYTES {
                 return;
             }
-            bytes -= oldest.bytes();
+            // One that was still at work when the sum was taken may have landed since.
+            bytes = bytes.saturating_sub(oldest.bytes());
             kept.pop_front();
         }
     }
@@ -112,16 +115,16 @@ impl Watch {
 
     /// What the daemon knows of one request of this principal.
     pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Value> {
-        let under_way =
-            self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
-        let record = || self.lifecycle.find(who, request).map(|record| told(&record));
-        let mut found = under_way.or_else(record)?;
-        let flight = {
+        let under_way = self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
+        let kept = {
             let kept = self.kept.lock();
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);
-            kept.map(|kept| Arc::clone(&kept.flight))
+            kept.map(|kept| (kept.ended, Arc::clone(&kept.flight)))
         };
-        if let (Some(flight), Value::Object(members)) = (flight, &mut found) {
+        let record = || self.lifecycle.find(who, request).map(|record| told(&record));
+        let without_record = || kept.as_ref().map(|(ended, flight)| told_by_flight(*ended, flight));
+        let mut found = under_way.or_else(record).or_else(without_record)?;
+        if let (Some((_, flight)), Value::Object(members)) = (kept, &mut found) {
             members.insert("work".into(), collected(&flight));
         }
         members_with_id(&mut found, request);
@@ -185,6 +188,16 @@ fn told(record: &Record) -> Value {
             "provider_ms": millis(record.spent.provider),
             "overhead_ms": millis(record.spent.overhead()),
         },
+    })
+}
+
+/// What is left of a call whose record is forgotten while its outcome is kept.
+fn told_by_flight(ended: Terminal, flight: &Flight) -> Value {
+    json!({
+        "state": ended.label(),
+        "tool": &*flight.tool().name,
+        "provider": &**flight.provider(),
+        "session_id": flight.execution().to_string(),
     })
 }
 

@@ -300,3 +300,17 @@ async fn an_outcome_that_nobody_came_to_read_is_kept() {
     drop(waiter);
     assert_eq!(collected(&rig, request), "done");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_outcome_outlives_the_records_of_busy_days() {
+    let rig = Rig::new(&[]);
+    let (answer, work) = gave_up(&rig, "put").await;
+    rig.stage.order(work, Order::answer("late"));
+    settle().await;
+    let caller = rig.caller(0, 2);
+    for _ in 0..crate::lifecycle::KEPT_RECORDS {
+        rig.answered(&caller, "no such tool", "a");
+    }
+    assert_eq!(found(&rig, answer.request)["state"], "timeout");
+    assert_eq!(collected(&rig, answer.request), "late");
+}
