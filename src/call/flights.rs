@@ -9,6 +9,8 @@ use crate::call::cache::OutcomeCache;
 use crate::call::flight::{Boarding, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
+use crate::phase::Phase;
+use crate::tool::Effect;
 
 /// The flights of a daemon, and how many Executions they may be.
 #[derive(Debug)]
@@ -157,9 +159,18 @@ impl RunGuard {
 impl Drop for RunGuard {
     fn drop(&mut self) {
         if !self.landed {
-            self.flights.land(&self.flight, Err(Arc::new(CallError::Lost)), true);
+            self.flights.land(&self.flight, Err(Arc::new(lost(&self.flight))), true);
         }
         self.flight.run_ended();
         self.flights.executions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A write that had begun may have been done: nobody is to be told that sending it again is fine.
+fn lost(flight: &Flight) -> CallError {
+    let began = flight.stages().at(Phase::ProviderCallStart).is_some();
+    match flight.tool().effect {
+        Effect::Write if began => CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what: "was lost" },
+        Effect::Write | Effect::Read | Effect::Idempotent => CallError::Lost,
     }
 }

@@ -136,3 +136,9 @@ fn an_aborted_run_that_still_waits_gives_up_its_place_in_line() {
     rig.assert_at_rest();
     runtime().block_on(runs_afresh(&rig, "look"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_panicked_is_not_offered_for_retry() {
+    let error = ends_for_all("post", Order::Panic).await;
+    assert_eq!((error.code(), error.retryable()), (Code::OutcomeUnknown, false));
+}
