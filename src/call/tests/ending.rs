@@ -14,7 +14,10 @@ async fn a_read_past_its_rung_is_a_timeout_of_its_provider() {
     let answer = end(&mut waiter).await;
     assert_eq!(before.elapsed(), secs(180));
     let execution = answer.execution.unwrap();
-    assert_eq!(error(&answer).to_string(), format!("offline provider timeout after 180s (session: {execution})"));
+    assert_eq!(
+        error(&answer).to_string(),
+        format!("offline provider timeout after 180s (session: {execution})")
+    );
     assert_eq!((code(&answer), error(&answer).retryable()), (Some(Code::Timeout), true));
     assert_eq!(rig.stage.progress(work), Progress::CutOff);
     settle().await;
@@ -27,7 +30,10 @@ async fn an_idempotent_call_past_its_rung_is_a_timeout_of_its_provider() {
     let (mut waiter, _) = rig.at_work("put", "a");
     let answer = end(&mut waiter).await;
     let execution = answer.execution.unwrap();
-    assert_eq!(error(&answer).to_string(), format!("offline provider timeout after 2.5s (session: {execution})"));
+    assert_eq!(
+        error(&answer).to_string(),
+        format!("offline provider timeout after 2.5s (session: {execution})")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +116,8 @@ async fn after_the_drain_a_write_that_began_has_an_unknown_outcome() {
     rig.calls.stop_all();
     let answer = end(&mut waiter).await;
     assert_eq!((code(&answer), error(&answer).retryable()), (Some(Code::OutcomeUnknown), false));
-    let text = "post began and then was cut off because the daemon went down: it may or may not have been done";
+    let text =
+        "post began and then was cut off because the daemon went down: it may or may not have been done";
     assert_eq!(error(&answer).to_string(), text);
 }
 

@@ -81,7 +81,8 @@ async fn under_guard_a_session_that_dispatches_twice_runs_once() {
     for (tool, options) in [("put", Options::default()), ("post", sharing(Dedup::Session))] {
         let rig = Rig::new(&[]);
         let caller = rig.caller(0, 1);
-        let mut twins = [rig.wait_with(&caller, tool, "a", options), rig.wait_with(&caller, tool, "a", options)];
+        let mut twins =
+            [rig.wait_with(&caller, tool, "a", options), rig.wait_with(&caller, tool, "a", options)];
         rig.stage.order(rig.stage.find("a"), Order::answer("once"));
         for twin in &mut twins {
             assert_eq!(text(&end(twin).await), "once", "{tool}");

@@ -160,7 +160,7 @@ async fn get_request_collects_what_a_caller_could_not_wait_for() {
     rig.stage.order(work, Order::answer("late"));
     settle().await;
     let asked = format!(r#"{{"request_id":"{}"}}"#, answer.request);
-    let told = match rig.submit(&rig.caller(0, 9), "get_request", &asked, Default::default()) {
+    let told = match rig.submit(&rig.caller(0, 9), "get_request", &asked, Options::default()) {
         crate::call::Submitted::Answered(told) => text(&told),
         crate::call::Submitted::Waiting(_) => panic!("a built-in tool answers at once"),
     };

@@ -121,7 +121,8 @@ async fn too_many_executions_are_refused_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_built_in_tool_answers_under_full_load() {
-    let rig = Rig::new(&[("EXECUTIONS_MAX", "1"), ("OFFLINE_MAX_INFLIGHT", "1"), ("GLOBAL_MAX_INFLIGHT", "1")]);
+    let rig =
+        Rig::new(&[("EXECUTIONS_MAX", "1"), ("OFFLINE_MAX_INFLIGHT", "1"), ("GLOBAL_MAX_INFLIGHT", "1")]);
     let _waiters = waits(&rig, "look", &["a"]);
     let crate::call::Submitted::Answered(health) =
         rig.submit(&rig.caller(0, 9), "health", "{}", Options::default())
@@ -135,7 +136,8 @@ async fn a_built_in_tool_answers_under_full_load() {
 async fn a_higher_class_is_served_first() {
     let rig = Rig::new(&[("OFFLINE_MAX_INFLIGHT", "1")]);
     let caller = rig.caller(0, 1);
-    let of = |priority, label| rig.wait_with(&caller, "look", label, Options { priority, ..Options::default() });
+    let of =
+        |priority, label| rig.wait_with(&caller, "look", label, Options { priority, ..Options::default() });
     let _waiters = [
         of(Priority::Medium, "first"),
         of(Priority::Low, "low"),
@@ -285,7 +287,10 @@ async fn a_lease_knows_its_holder() {
     let (_waiter, work) = rig.at_work("look", "a");
     let [holder] = &rig.calls.leases().holders()[..] else { panic!("one holds one") };
     assert_eq!(&*holder.flight.tool().name, "look");
-    assert_eq!((Some(holder.since), Some(holder.deadline)), (rig.stage.started(work), rig.stage.deadline(work)));
+    assert_eq!(
+        (Some(holder.since), Some(holder.deadline)),
+        (rig.stage.started(work), rig.stage.deadline(work))
+    );
     let late = Instant::now() + secs(180 + 11);
     assert!(rig.calls.leases().overdue(late, secs(11)).is_empty());
     assert_eq!(rig.calls.leases().overdue(late, secs(10)).len(), 1);

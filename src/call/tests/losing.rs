@@ -34,7 +34,11 @@ async fn ends_for_all(tool: &str, order: Order) -> CallError {
     drop(waiters);
     assert_eq!(rig.calls.watch().lifecycle().totals().calls, 3, "no second record of any of them");
     let held = rig.stage.held(work).unwrap();
-    assert_eq!((held.provider, held.global, held.leases), (1, 1, 1), "permits are held until the work is gone");
+    assert_eq!(
+        (held.provider, held.global, held.leases),
+        (1, 1, 1),
+        "permits are held until the work is gone"
+    );
     rig.assert_at_rest();
     runs_afresh(&rig, tool).await;
     error(&answers[0]).clone()
@@ -80,7 +84,10 @@ async fn a_write_that_surely_was_not_done_says_why() {
 async fn a_write_that_may_have_been_done_says_so() {
     let error = ends_for_all("post", Order::broken()).await;
     assert_eq!((error.code(), error.retryable()), (Code::OutcomeUnknown, false));
-    assert_eq!(error.to_string(), "post began and then its provider broke off: it may or may not have been done");
+    assert_eq!(
+        error.to_string(),
+        "post began and then its provider broke off: it may or may not have been done"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,13 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::call::flight::{Boarding, FlightRules};
+use crate::call::flights::{Aboard, RunGuard};
+use crate::call::key::CallKey;
+use crate::call::permits::Lease;
+use crate::call::queue::Pool;
 use crate::call::tests::stage::{Act, Model, Stage};
 use crate::call::{
     Answer, Call, CallError, Caller, Calls, ClientSession, Code, News, Options, Principal, Submitted, Waiter,
@@ -49,7 +56,8 @@ impl Rig {
     /// Configured with these keys beside the defaults.
     pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
         let flags = keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let config = config::resolve(Sources { flags, ..Sources::default() }).unwrap_or_else(|e| panic!("{e}")).config;
+        let config =
+            config::resolve(Sources { flags, ..Sources::default() }).unwrap_or_else(|e| panic!("{e}")).config;
         let stage = Arc::new(Stage::default());
         let second = ProviderEntry {
             name: Arc::from(SECOND),
@@ -93,7 +101,9 @@ impl Rig {
     pub(crate) fn wait_with(&self, caller: &Caller, tool: &str, label: &str, options: Options) -> Waiter {
         match self.submit(caller, tool, &format!(r#"{{"k":"{label}"}}"#), options) {
             Submitted::Waiting(waiter) => waiter,
-            Submitted::Answered(answer) => panic!("{tool} {label} was answered at once: {:?}", answer.outcome),
+            Submitted::Answered(answer) => {
+                panic!("{tool} {label} was answered at once: {:?}", answer.outcome)
+            }
         }
     }
 
@@ -111,13 +121,34 @@ impl Rig {
         (waiter, self.stage.last())
     }
 
+    /// A lease of permits that are not this daemon's: its sums are wrong for as long as it lives.
+    pub(crate) fn stray_lease(&self) -> Lease {
+        let [holder] = &self.calls.leases().holders()[..] else { panic!("one works") };
+        let permit = || Arc::new(Pool::new(Arc::from("stray"), 1, 1)).try_take().unwrap();
+        self.calls.leases().grant(permit(), permit(), holder.clone())
+    }
+
+    /// A flight in the map for which nobody works, for as long as its guard lives.
+    pub(crate) fn lost_flight(&self) -> RunGuard {
+        let tool = Arc::clone(self.calls.registry().find("look").unwrap());
+        let key =
+            CallKey { principal: PrincipalId(9), session: None, tool: tool.id, definition: 0, digest: 0 };
+        let rules = FlightRules { max_waiters: 1, reattach: Duration::ZERO };
+        let (at, provider) = (Instant::now(), Arc::from("offline"));
+        let boarding = Boarding { key: Some(key), arguments: Vec::new(), tool, provider, rules, at };
+        let Ok(Aboard::Opened(guard, _)) = self.calls.flights().board(boarding) else { panic!("it joined") };
+        guard.flight().run_ended();
+        guard
+    }
+
     /// Nothing is held, kept in the map, or waited for.
     pub(crate) fn assert_at_rest(&self) {
         let (global, providers) = self.calls.pools();
         let flights = self.calls.flights();
         assert_eq!((flights.keys(), flights.executions(), self.calls.watch().active()), (0, 0, 0), "flights");
         assert!(self.calls.leases().holders().is_empty(), "leases");
-        for (name, view) in providers.iter().map(|(name, view)| (&**name, view)).chain([("global", &global)]) {
+        for (name, view) in providers.iter().map(|(name, view)| (&**name, view)).chain([("global", &global)])
+        {
             assert_eq!((view.in_use, view.queued), (0, 0), "{name}");
         }
         assert_eq!(self.tasks.live(TaskKind::Run), 0, "tasks");

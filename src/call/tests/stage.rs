@@ -40,7 +40,12 @@ impl Order {
 
     /// A fault after which the work was surely not done.
     pub(crate) fn refused() -> Self {
-        Self::Fail(Fault::Refused { provider: Arc::from("stage"), status: 400, code: None, retry_after: None })
+        Self::Fail(Fault::Refused {
+            provider: Arc::from("stage"),
+            status: 400,
+            code: None,
+            retry_after: None,
+        })
     }
 }
 
@@ -110,10 +115,6 @@ impl Stage {
     /// The piece that was made ready last: each admitted call makes one, whether it is used or not.
     pub(crate) fn last(&self) -> usize {
         self.state.lock().pieces.len() - 1
-    }
-
-    pub(crate) fn made(&self) -> usize {
-        self.state.lock().pieces.len()
     }
 
     pub(crate) fn progress(&self, piece: usize) -> Progress {

@@ -59,7 +59,10 @@ impl Crowd {
 
     async fn call(&self, caller: &Caller, chance: &mut fastrand::Rng) {
         let (tool, effect, _) = TOOLS[chance.usize(..TOOLS.len())];
-        let options = Options { dedup: [None, Some(effect.default_dedup()), Some(Dedup::Session)][chance.usize(..3)], ..Options::default() };
+        let options = Options {
+            dedup: [None, Some(effect.default_dedup()), Some(Dedup::Session)][chance.usize(..3)],
+            ..Options::default()
+        };
         // The label says who may share, so that two pieces of work of one label are two of one key.
         let share = match options.dedup.unwrap_or(effect.default_dedup()) {
             Dedup::Principal => format!("principal {}", caller.principal.id.0),
@@ -108,7 +111,8 @@ impl Crowd {
 
 /// Runs a crowd to its end, and looks at the sums.
 fn run(temper: Temper, seed: u64) -> Arc<Crowd> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let crowd = Crowd::new(temper, seed);
     runtime.block_on(async {
         let tasks = crowd.rig.tasks.clone();
@@ -116,7 +120,10 @@ fn run(temper: Temper, seed: u64) -> Arc<Crowd> {
             tasks.spawn(TaskKind::Session, Arc::clone(&crowd).calls(session));
         }
         for kind in [TaskKind::Session, TaskKind::Run] {
-            tasks.drained(kind, Deadline::after(secs(60))).await.unwrap_or_else(|_| panic!("{}", tasks.left()));
+            tasks
+                .drained(kind, Deadline::after(secs(60)))
+                .await
+                .unwrap_or_else(|_| panic!("{}", tasks.left()));
         }
     });
     crowd.rig.assert_at_rest();

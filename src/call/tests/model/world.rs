@@ -62,7 +62,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(rig: Rig) -> Self {
-        let callers = [(0, 1), (0, 2), (1, 3), (1, 4)].map(|(principal, session)| rig.caller(principal, session));
+        let callers =
+            [(0, 1), (0, 2), (1, 3), (1, 4)].map(|(principal, session)| rig.caller(principal, session));
         Self {
             rig,
             callers: callers.into(),
@@ -174,7 +175,9 @@ impl World {
 
     fn sits_down(&mut self, submitted: Submitted, flight: usize, role: Role, deadline: Instant) {
         match submitted {
-            Submitted::Waiting(waiter) => self.seats.push(Seat { waiter, flight, role, deadline, cancelled: false }),
+            Submitted::Waiting(waiter) => {
+                self.seats.push(Seat { waiter, flight, role, deadline, cancelled: false });
+            }
             Submitted::Answered(answer) => {
                 // Only a full queue ends a Run at its first poll: no piece has an order from the start.
                 assert_eq!((answer.role, role), (Some(Role::Leader), Role::Leader));
@@ -357,8 +360,12 @@ impl World {
                 &[Some(unless_write(Code::ShuttingDown)), Some(unless_write(Code::Timeout))]
             }
             (_, _) if started => &[Some(unless_write(Code::Timeout))],
-            (_, _) if self.draining => &[Some(Code::ShuttingDown), Some(Code::QueueTimeout), Some(Code::OverCapacity)],
-            (_, _) if air.opened + QUEUE <= Instant::now() => &[Some(Code::QueueTimeout), Some(Code::OverCapacity)],
+            (_, _) if self.draining => {
+                &[Some(Code::ShuttingDown), Some(Code::QueueTimeout), Some(Code::OverCapacity)]
+            }
+            (_, _) if air.opened + QUEUE <= Instant::now() => {
+                &[Some(Code::QueueTimeout), Some(Code::OverCapacity)]
+            }
             (_, _) => &[Some(Code::OverCapacity)],
         };
         assert!(expected.contains(&code(answer)), "{:?} where the model says {expected:?}", answer.outcome);
@@ -381,7 +388,9 @@ impl World {
         let (global, providers) = self.rig.calls.pools();
         let offline = providers.last().unwrap().1;
         assert_eq!(global.in_use, running, "only work holds the global permit");
-        assert!(global.in_use <= global.limit && offline.in_use <= offline.limit && running <= offline.in_use);
+        assert!(
+            global.in_use <= global.limit && offline.in_use <= offline.limit && running <= offline.in_use
+        );
         assert!(offline.queued <= self.rig.config.limits.queue);
         for caller in &self.callers {
             let slots = caller.session.slots.view();
