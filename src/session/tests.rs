@@ -49,6 +49,12 @@ impl AsyncWrite for Counted {
     }
 }
 
+impl ReadReady for Counted {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_read_ready(cx)
+    }
+}
+
 /// A client on a session.
 struct Client {
     rig: Rig,
@@ -338,7 +344,7 @@ async fn answers_of_calls_that_end_together_leave_together() {
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_goes_says_so() {
     let mut client = Client::greeted().await;
-    client.hub.closing.cancel();
+    client.hub.closing.set();
     assert_eq!(close_code(&client.next().await), 1001);
     assert!(client.socket.next().await.is_none());
     client.ended(secs(1)).await;
@@ -347,7 +353,7 @@ async fn a_daemon_that_goes_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_say_good_bye_is_not_waited_for() {
     let client = Client::greeted().await;
-    client.hub.closing.cancel();
+    client.hub.closing.set();
     let before = Instant::now();
     client.ended(GOOD_BYE + secs(1)).await;
     assert_eq!(before.elapsed(), GOOD_BYE);

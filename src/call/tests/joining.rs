@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::call::cache::OutcomeCache;
 use crate::call::flight::{Boarding, FlightRules, Leaving, SeatNo};
 use crate::call::flights::{Aboard, Flights, RunGuard};
 use crate::call::key::CallKey;
@@ -154,7 +155,7 @@ impl Counter {
         let rig = Rig::new(&[]);
         let tool = rig.calls.registry().find("look").unwrap().id;
         let key = CallKey { principal: PrincipalId(0), session: None, tool, definition: 1, digest: 1 };
-        Self { rig, flights: Arc::new(Flights::new(9)), key }
+        Self { rig, flights: Arc::new(Flights::new(9, OutcomeCache::new(0, Duration::ZERO))), key }
     }
 
     fn board(&self, key: CallKey, arguments: &str) -> Aboard {
@@ -164,6 +165,7 @@ impl Counter {
             tool: Arc::clone(self.rig.calls.registry().find("look").unwrap()),
             provider: Arc::from("offline"),
             rules: FlightRules { max_waiters: 9, reattach: Duration::ZERO },
+            keep: None,
             at: Instant::now(),
         };
         self.flights.board(boarding).unwrap()

@@ -1,9 +1,9 @@
 //! A whole path of a call, without a door.
 
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::call::flight::{Boarding, FlightRules};
@@ -13,7 +13,7 @@ use crate::call::permits::Lease;
 use crate::call::queue::Pool;
 use crate::call::tests::stage::{Act, Model, Stage};
 use crate::call::{
-    Answer, Call, CallError, Caller, Calls, ClientSession, Code, News, Options, Principal, Submitted, Waiter,
+    Answer, Call, CallError, Caller, Calls, ClientSession, Code, Options, Principal, Submitted, Waiter,
 };
 use crate::config::{self, Config, Sources};
 use crate::ids::{ClientSessionId, PrincipalId};
@@ -53,9 +53,10 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Configured with these keys beside the defaults.
+    /// Configured with these keys beside the defaults, and without a guard window: outcomes are kept by the machine's
+    /// own clock, which stands still for nobody.
     pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
-        let flags = keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let flags = [("GUARD_WINDOW_MS", "0")].iter().chain(keys).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let config =
             config::resolve(Sources { flags, ..Sources::default() }).unwrap_or_else(|e| panic!("{e}")).config;
         let stage = Arc::new(Stage::default());
@@ -135,7 +136,7 @@ impl Rig {
             CallKey { principal: PrincipalId(9), session: None, tool: tool.id, definition: 0, digest: 0 };
         let rules = FlightRules { max_waiters: 1, reattach: Duration::ZERO };
         let (at, provider) = (Instant::now(), Arc::from("offline"));
-        let boarding = Boarding { key: Some(key), arguments: Vec::new(), tool, provider, rules, at };
+        let boarding = Boarding { key: Some(key), arguments: Vec::new(), tool, provider, rules, keep: None, at };
         let Ok(Aboard::Opened(guard, _)) = self.calls.flights().board(boarding) else { panic!("it joined") };
         guard.flight().run_ended();
         guard
@@ -182,23 +183,14 @@ pub(crate) async fn pass(time: Duration) {
     settle().await;
 }
 
-/// The end of a call, past all text in progress.
+/// The end of a call, within its own deadline.
 pub(crate) async fn end(waiter: &mut Waiter) -> Answer {
-    loop {
-        if let News::Answer(answer) = std::future::poll_fn(|cx| waiter.poll_news(cx)).await {
-            return answer;
-        }
-    }
+    waiter.answer().await
 }
 
 /// The end of a call, if it has come.
 pub(crate) fn peek(waiter: &mut Waiter) -> Option<Answer> {
-    let mut cx = Context::from_waker(Waker::noop());
-    match waiter.poll_news(&mut cx) {
-        std::task::Poll::Ready(News::Answer(answer)) => Some(answer),
-        std::task::Poll::Ready(News::Text(text)) => panic!("text in progress: {text}"),
-        std::task::Poll::Pending => None,
-    }
+    waiter.answer().now_or_never()
 }
 
 /// What a call must have failed with.
