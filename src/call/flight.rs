@@ -46,6 +46,17 @@ pub enum NoSeat {
     Full,
 }
 
+/// What the doors of a landing flight were like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doors {
+    /// Whoever came was taken aboard.
+    Open,
+    /// It was being stopped: whoever came was sent to the next generation.
+    Stopped,
+    /// It had landed before.
+    Closed,
+}
+
 /// A waiter's place in its flight. Numbers are never given twice: a late cancel cannot hit a stranger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeatNo(u64);
@@ -292,10 +303,14 @@ impl Flight {
         Stopped { flight: Arc::clone(self), timer: None }
     }
 
-    /// From here on nobody can board. Says whether it was the first to say so.
-    pub(super) fn close_doors(&self) -> bool {
+    /// From here on nobody can board.
+    pub(super) fn close_doors(&self) -> Doors {
         let mut state = self.state.lock();
-        std::mem::replace(&mut state.life, Life::Landed) != Life::Landed
+        match std::mem::replace(&mut state.life, Life::Landed) {
+            Life::Flying => Doors::Open,
+            Life::Stopping => Doors::Stopped,
+            Life::Landed => Doors::Closed,
+        }
     }
 
     /// Lands: everybody aboard is answered. Only after [`Flight::close_doors`].

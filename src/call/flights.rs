@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use dashmap::{DashMap, Entry};
 
 use crate::call::cache::OutcomeCache;
-use crate::call::flight::{Boarding, Flight, NoSeat, SeatNo};
+use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
 use crate::phase::Phase;
@@ -99,11 +99,13 @@ impl Flights {
     /// Fills the cache, frees the key, then answers everybody aboard: whoever finds no flight finds the outcome. A
     /// second landing is dropped.
     fn land(&self, flight: &Flight, outcome: Outcome, is_new: bool) {
-        if !flight.close_doors() {
+        let doors = flight.close_doors();
+        if doors == Doors::Closed {
             return;
         }
         if let Some(key) = flight.key() {
-            if let Some(ttl) = flight.keep().filter(|_| is_new) {
+            // What a stopped flight still came to answers nobody: an equal call is the next generation's.
+            if let Some(ttl) = flight.keep().filter(|_| is_new && doors == Doors::Open) {
                 self.cache.fill(*key, flight.arguments(), &outcome, ttl);
             }
             self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());

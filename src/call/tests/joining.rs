@@ -274,3 +274,56 @@ async fn who_leaves_while_the_flight_lands_can_collect_its_outcome() {
         guard.land(Err(Arc::new(crate::call::CallError::Lost)));
     }
 }
+
+/// A guard window that no test outlives.
+const GUARDED: (&str, &str) = ("GUARD_WINDOW_MS", "3600000");
+
+#[tokio::test(start_paused = true)]
+async fn within_the_guard_window_a_twin_is_answered_without_running() {
+    for (tool, order) in [("put", Order::answer("once")), ("post", Order::broken())] {
+        let rig = Rig::new(&[GUARDED]);
+        let caller = rig.caller(0, 1);
+        let mut first = rig.wait_with(&caller, tool, "a", sharing(Dedup::Session));
+        rig.stage.order(rig.stage.last(), order);
+        let first = end(&mut first).await;
+        let arguments = r#"{"k":"a"}"#;
+        let Submitted::Answered(twin) = rig.submit(&caller, tool, arguments, sharing(Dedup::Session)) else {
+            panic!("{tool} is under way again")
+        };
+        assert_eq!((twin.role, twin.execution), (Some(Role::Cache), None));
+        assert_eq!(format!("{:?}", twin.outcome), format!("{:?}", first.outcome));
+        drop(rig.wait_with(&rig.caller(0, 2), tool, "a", sharing(Dedup::Session)));
+        drop(rig.wait_with(&caller, tool, "a", sharing(Dedup::Off)));
+        assert_eq!((rig.stage.begun(), rig.calls.watch().lifecycle().totals().cache_hits), (3, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_trying_again_could_mend_answers_no_twin() {
+    for order in [Order::broken(), Order::refused(), Order::Panic] {
+        let rig = Rig::new(&[GUARDED]);
+        let caller = rig.caller(0, 1);
+        let mut first = rig.wait(&caller, "put", "a");
+        rig.stage.order(rig.stage.last(), order);
+        assert!(end(&mut first).await.outcome.is_err());
+        drop(rig.wait(&caller, "put", "a"));
+        assert_eq!(rig.stage.begun(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_was_cancelled_answers_no_twin() {
+    for (tool, order) in [("put", Some(Order::answer("late"))), ("post", Some(Order::broken())), ("post", None)] {
+        let rig = Rig::new(&[GUARDED]);
+        let caller = rig.caller(0, 1);
+        let mut first = rig.wait_with(&caller, tool, "a", sharing(Dedup::Session));
+        first.cancel_handle().cancel();
+        if let Some(order) = order {
+            rig.stage.order(rig.stage.last(), order);
+        }
+        assert_eq!(code(&end(&mut first).await), Some(Code::Cancelled));
+        settle().await;
+        drop(rig.wait_with(&caller, tool, "a", sharing(Dedup::Session)));
+        assert_eq!(rig.stage.begun(), 2, "{tool}");
+    }
+}
