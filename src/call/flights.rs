@@ -172,7 +172,9 @@ impl Drop for RunGuard {
 fn lost(flight: &Flight) -> CallError {
     let began = flight.stages().at(Phase::ProviderCallStart).is_some();
     match flight.tool().effect {
-        Effect::Write if began => CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what: "was lost" },
+        Effect::Write if began => {
+            CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what: "was lost" }
+        }
         Effect::Write | Effect::Read | Effect::Idempotent => CallError::Lost,
     }
 }

@@ -86,7 +86,13 @@ impl Watch {
     }
 
     /// Keeps what this flight lands with for who could not wait.
-    pub(super) fn keep(&self, request: RequestId, principal: PrincipalId, ended: Terminal, flight: &Arc<Flight>) {
+    pub(super) fn keep(
+        &self,
+        request: RequestId,
+        principal: PrincipalId,
+        ended: Terminal,
+        flight: &Arc<Flight>,
+    ) {
         let kept = Kept { request, principal, since: Instant::now(), ended, flight: Arc::clone(flight) };
         self.kept.lock().push_back(kept);
         self.sweep();
@@ -115,7 +121,8 @@ impl Watch {
 
     /// What the daemon knows of one request of this principal.
     pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Value> {
-        let under_way = self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
+        let under_way =
+            self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
         let kept = {
             let kept = self.kept.lock();
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);

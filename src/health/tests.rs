@@ -213,6 +213,9 @@ async fn statistics_count_what_deduplication_saved() {
     settle().await;
     drop((waiter, others));
     let stats = rig.calls.server_stats();
-    assert_eq!(stats["dedup"], json!({"calls": 3, "executions": 1, "joined": 2, "cache_hits": 0, "executions_saved": 2}));
+    assert_eq!(
+        stats["dedup"],
+        json!({"calls": 3, "executions": 1, "joined": 2, "cache_hits": 0, "executions_saved": 2})
+    );
     assert_eq!((&stats["successful"], &stats["active_executions"]), (&json!(1), &json!(0)));
 }

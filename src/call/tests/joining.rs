@@ -313,7 +313,9 @@ async fn what_trying_again_could_mend_answers_no_twin() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_was_cancelled_answers_no_twin() {
-    for (tool, order) in [("put", Some(Order::answer("late"))), ("post", Some(Order::broken())), ("post", None)] {
+    for (tool, order) in
+        [("put", Some(Order::answer("late"))), ("post", Some(Order::broken())), ("post", None)]
+    {
         let rig = Rig::new(&[GUARDED]);
         let caller = rig.caller(0, 1);
         let mut first = rig.wait_with(&caller, tool, "a", sharing(Dedup::Session));

@@ -74,17 +74,20 @@ struct Bounds {
     queue: usize,
     executions: usize,
     waiters: usize,
+    /// Whether guarded outcomes answer later twins, for as long as the test takes.
+    guard: bool,
 }
 
 fn any_bounds() -> impl Strategy<Value = Bounds> {
-    (1..4usize, 1..4usize, 1..4usize, 1..4usize, 2..9usize, 1..4usize).prop_map(
-        |(provider, global, session, queue, executions, waiters)| Bounds {
+    (1..4usize, 1..4usize, 1..4usize, 1..4usize, 2..9usize, 1..4usize, any::<bool>()).prop_map(
+        |(provider, global, session, queue, executions, waiters, guard)| Bounds {
             provider,
             global,
             session,
             queue,
             executions,
             waiters,
+            guard,
         },
     )
 }
@@ -105,6 +108,7 @@ impl Bounds {
             ("QUEUE_TIMEOUT_SECS", "3"),
             ("DAEMON_TIMEOUT_SECS", "7.5"),
             ("REATTACH_SECS", "5"),
+            ("GUARD_WINDOW_MS", if self.guard { "3600000" } else { "0" }),
         ])
     }
 }

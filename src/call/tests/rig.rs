@@ -56,7 +56,11 @@ impl Rig {
     /// Configured with these keys beside the defaults, and without a guard window: outcomes are kept by the machine's
     /// own clock, which stands still for nobody.
     pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
-        let flags = [("GUARD_WINDOW_MS", "0")].iter().chain(keys).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let flags = [("GUARD_WINDOW_MS", "0")]
+            .iter()
+            .chain(keys)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         let config =
             config::resolve(Sources { flags, ..Sources::default() }).unwrap_or_else(|e| panic!("{e}")).config;
         let stage = Arc::new(Stage::default());
@@ -136,7 +140,8 @@ impl Rig {
             CallKey { principal: PrincipalId(9), session: None, tool: tool.id, definition: 0, digest: 0 };
         let rules = FlightRules { max_waiters: 1, reattach: Duration::ZERO };
         let (at, provider) = (Instant::now(), Arc::from("offline"));
-        let boarding = Boarding { key: Some(key), arguments: Vec::new(), tool, provider, rules, keep: None, at };
+        let boarding =
+            Boarding { key: Some(key), arguments: Vec::new(), tool, provider, rules, keep: None, at };
         let Ok(Aboard::Opened(guard, _)) = self.calls.flights().board(boarding) else { panic!("it joined") };
         guard.flight().run_ended();
         guard

@@ -1,5 +1,6 @@
 //! A daemon and the model of it, side by side.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,9 @@ pub(super) struct World {
     callers: Vec<Caller>,
     flights: Vec<Air>,
     seats: Vec<Seat>,
+    /// What answers later twins: a reply, or an error of this code.
+    kept: HashMap<Key, Result<(), Code>>,
+    hits: u64,
     submitted: u64,
     /// Calls by how they ended: completed, timeout, error, cancelled, rejected.
     ended: [u64; 5],
@@ -69,6 +73,8 @@ impl World {
             callers: callers.into(),
             flights: Vec::new(),
             seats: Vec::new(),
+            kept: HashMap::new(),
+            hits: 0,
             submitted: 0,
             ended: [0; 5],
             draining: false,
@@ -114,6 +120,7 @@ impl World {
         let totals = self.rig.calls.watch().lifecycle().totals();
         let by_end = [totals.completed, totals.timeout, totals.error, totals.cancelled, totals.rejected];
         assert_eq!((totals.calls, by_end), (self.submitted, self.ended), "every waiter ends exactly once");
+        assert_eq!(totals.cache_hits, self.hits);
         assert_eq!(totals.executions, u64::try_from(self.flights.len()).unwrap());
     }
 
@@ -133,6 +140,14 @@ impl World {
         let deadline = Instant::now() + patience.unwrap_or(PATIENCE);
         if self.draining {
             return self.refused(submitted, &CallError::ShuttingDown);
+        }
+        if let Some(kept) = key.and_then(|key| self.kept.get(&key)) {
+            let Submitted::Answered(answer) = submitted else {
+                panic!("under way, though an outcome was kept")
+            };
+            assert_eq!((answer.role, answer.execution, code(&answer)), (Some(Role::Cache), None, kept.err()));
+            self.hits += 1;
+            return self.note(&answer);
         }
         let flies = |air: &Air| key.is_some() && air.key == key && !air.stopping && !self.is_over(air);
         if let Some(flight) = self.flights.iter().position(flies) {
@@ -294,7 +309,33 @@ impl World {
         };
         let progress = self.progress(air);
         assert!(allowed.contains(&progress), "flight {at} is {progress:?} where the model says {allowed:?}");
-        self.flights[at].over = matches!(progress, Progress::Ended | Progress::CutOff);
+        if !matches!(progress, Progress::Ended | Progress::CutOff) {
+            return;
+        }
+        if let Some((key, code)) = air.key.zip(self.keeps(air)) {
+            self.kept.insert(key, code);
+        }
+        self.flights[at].over = true;
+    }
+
+    /// With what a flight that is over answers later twins: it was guarded, was not stopped, and came to a reply
+    /// or, as a write, to nobody knows what.
+    fn keeps(&self, air: &Air) -> Option<Result<(), Code>> {
+        let guarded = air.key.is_some_and(|(_, session, ..)| session.is_some());
+        let lingered_out = air.lingers.is_some_and(|until| until <= Instant::now());
+        if self.rig.config.guard_window.is_zero() || !guarded || air.stopping || lingered_out {
+            return None;
+        }
+        let write = air.effect == Effect::Write;
+        match (self.progress(air), &air.order) {
+            (Progress::Ended, Some(Order::Answer(_))) => Some(Ok(())),
+            (Progress::Ended, Some(order)) if *order == Order::refused() => None,
+            (Progress::Ended, _) => write.then_some(Err(Code::OutcomeUnknown)),
+            (_, _) if self.rig.stage.started(air.piece).is_some() => {
+                write.then_some(Err(Code::OutcomeUnknown))
+            }
+            (_, _) => None,
+        }
     }
 
     /// Every seat is told what it must be told, and nothing else. Says whether somebody left.
