@@ -101,6 +101,8 @@ struct Path {
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
     max_reply_bytes: usize,
+    /// Answers those that wait for their turn: the drain has begun. Pools of sessions are not ours to close.
+    closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
     halt: CancellationToken,
 }
@@ -129,6 +131,7 @@ impl Calls {
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
             max_reply_bytes: limits.result_bytes,
+            closing: CancellationToken::new(),
             halt: CancellationToken::new(),
         };
         Self {
@@ -331,6 +334,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.closing.cancel();
     }
 
     /// Cancels what is still at work: who waits is answered.
@@ -394,7 +398,8 @@ impl Path {
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
-        let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
+        let until = Deadline::since(queued, self.queue_budget);
+        let budget = Budget { until, since: queued, priority, closing: &self.closing };
         let (slot, at) = budget.turn(&session.slots, queued).await?;
         let (permit, at) = budget.turn(pool, at).await?;
         stages.mark(Phase::Dequeued, at);
@@ -435,20 +440,26 @@ impl Path {
 }
 
 /// The one budget for waiting: slot, queue and permits share it, and the work has none of it.
-struct Budget {
+struct Budget<'a> {
     until: Deadline,
     since: Instant,
     priority: Priority,
+    closing: &'a CancellationToken,
 }
 
-impl Budget {
+impl Budget<'_> {
     /// A permit of this pool, and when it was had: `now`, where there was no wait.
     async fn turn(&self, pool: &Arc<Pool>, now: Instant) -> Result<(Permit, Instant), CallError> {
         if let Some(permit) = pool.try_take() {
             return Ok((permit, now));
         }
         let waiting = pool.queue(self.priority)?;
-        let permit = self.until.limit(waiting).await.unwrap_or_else(|_| {
+        let waited = tokio::select! {
+            biased;
+            waited = self.until.limit(waiting) => waited,
+            () = self.closing.cancelled() => return Err(CallError::ShuttingDown),
+        };
+        let permit = waited.unwrap_or_else(|_| {
             Err(CallError::QueueTimeout {
                 name: Arc::clone(pool.name()),
                 waited: self.since.elapsed(),
