@@ -32,6 +32,7 @@ async fn what_is_not_a_hello_closes_with_its_code() {
         (Message::text(r#"{"op":"list_tools","request_id":"r"}"#), 4001),
         (Message::text(r#"{"hello":1}"#), 4001),
         (Message::text("[]"), 4001),
+        (Message::text(r#"["hello"]"#), 4001),
         (Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#), 4001),
         (Message::text("hello"), 4000),
         (Message::text(r#"{"op":"hello""#), 4000),

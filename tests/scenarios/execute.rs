@@ -31,6 +31,7 @@ async fn what_does_not_fit_is_400_and_names_what() {
         ("", "INVALID_REQUEST"),
         ("garbage", "INVALID_REQUEST"),
         ("[]", "INVALID_REQUEST"),
+        (r#"["echo",{"text":"t"}]"#, "INVALID_REQUEST"),
         ("{}", "INVALID_REQUEST"),
         (r#"{"tool":7}"#, "INVALID_REQUEST"),
         (r#"{"tool":"echo","arguments":[]}"#, "INVALID_REQUEST"),

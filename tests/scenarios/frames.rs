@@ -80,6 +80,7 @@ async fn garbage_after_hello_is_answered_and_the_connection_lives() {
         (Message::text("garbage"), None),
         (Message::text("{}"), None),
         (Message::text("[]"), None),
+        (Message::text(r#"["ping","x"]"#), None),
         (Message::text(""), None),
         (Message::binary(vec![0, 1, 2]), None),
         (Message::text(r#"{"op":7,"request_id":"x"}"#), Some(json!("x"))),
@@ -116,6 +117,7 @@ async fn garbage_over_mcp_is_answered_and_the_connection_lives() {
     for (garbage, code) in [
         (Message::text("garbage"), -32700),
         (Message::text("[]"), -32600),
+        (Message::text(r#"["2.0",1,"ping"]"#), -32600),
         (Message::text(r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#), -32600),
         (Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"dance"}"#), -32601),
         (Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#), -32602),

@@ -118,7 +118,7 @@ async fn of_eleven_calls_where_ten_may_be_exactly_one_is_refused() {
     daemon.at_rest().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_is_free_as_soon_as_its_answer_is_there() {
     let provider = Provider::open().await;
     let daemon = Daemon::start(&provider, &[("EXECUTIONS_MAX", "1"), ("QUEUE_MAX", "1")]).await;

@@ -14,6 +14,9 @@ const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrad
 /// As many at once as a test machine takes without noticing.
 const AT_ONCE: usize = 16;
 
+/// The first byte of a close frame.
+const CLOSE: u8 = 0x88;
+
 /// A masked text frame; the mask is zeros.
 fn frame(text: &[u8]) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap();
@@ -58,9 +61,13 @@ async fn connect_badly(address: SocketAddr, number: usize) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The daemon may close before it has read all.
     let _ = stream.write_all(&bytes).await;
-    if waits {
-        let mut rest = Vec::new();
-        let _ = within("the end of a bad connection", stream.read_to_end(&mut rest)).await;
+    let mut heard = Vec::new();
+    // All that the daemon says is ASCII, but for the head of a close frame.
+    while waits && !heard.contains(&CLOSE) {
+        match within("the end of a bad connection", stream.read_buf(&mut heard)).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
     }
 }
 
@@ -89,7 +96,7 @@ fn resident_kib(program: &Program) -> u64 {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_bad_connections_take_no_more_memory_than_a_thousand() {
-    let program = Program::start(&[("LOG_LEVEL", "error"), ("WORKER_THREADS", "2")]).await;
+    let program = Program::start(&[("WORKER_THREADS", "2")]).await;
     connect_badly_up_to(program.address, 0, 1000).await;
     let early = resident_kib(&program);
     connect_badly_up_to(program.address, 1000, 10_000).await;

@@ -6,6 +6,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::request;
 use crate::support::op::Op;
 use crate::support::program::{Folder, Program, refused};
+use crate::support::until;
 use crate::support::wire::Wire;
 
 #[tokio::test]
@@ -142,4 +143,12 @@ async fn a_daemon_that_says_it_listens_is_ready() {
     let answer = crate::support::http::execute(program.address, body).await;
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("[offline]"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn the_health_task_tells_all_it_sees_in_one_line() {
+    let program = Program::start(&[("HEALTH_INTERVAL_SECS", "0.05"), ("GLM_API_KEY", "k")]).await;
+    let line =
+        " INFO Semaphore health: global=0/24 glm=0/4 offline=0/8 queued=0 inflight=0 waiters=0 oldest_ms=0";
+    until("a look of the health task", || program.log().contains(line)).await;
 }
