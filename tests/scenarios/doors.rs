@@ -207,7 +207,7 @@ async fn a_head_that_never_ends_is_dropped() {
         let before = Instant::now();
         let mut rest = Vec::new();
         let _ =
-            tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest)).await.expect(part);
+            tokio::time::timeout(Duration::from_mins(1), stream.read_to_end(&mut rest)).await.expect(part);
         assert!(before.elapsed() <= Duration::from_secs(16), "{part:?}: {:?}", before.elapsed());
     }
 }

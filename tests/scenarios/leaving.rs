@@ -181,7 +181,7 @@ async fn goes_on(tool: &str, how: Leaves) {
             listed[0].clone()
         }
     };
-    assert_eq!(listed, [id.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&id));
     daemon.has_waiters(0).await;
     let found = collector.tell("get_request", &json!({"request_id": id})).await;
     assert_eq!(found["work"]["state"], "running", "{found}");
@@ -293,17 +293,17 @@ async fn a_cancel_for_nobody_is_acknowledged_and_hits_nobody() {
 async fn clients_that_come_and_go_leave_nothing_behind() {
     let provider = Provider::open().await;
     let daemon = Daemon::start(&provider, &[("REATTACH_SECS", "0.01")]).await;
-    let mut stays = Op::connect(&daemon).await;
+    let mut client = Op::connect(&daemon).await;
     for round in 0..40 {
         let prompt = format!("question {}", round % 3);
-        stays.question("r", "ask", &prompt).await;
-        let mut goes = Op::connect(&daemon).await;
+        client.question("r", "ask", &prompt).await;
+        let mut leaver = Op::connect(&daemon).await;
         for (id, tool) in ["ask", "put", "post"].iter().enumerate() {
-            goes.question(&id.to_string(), tool, &prompt).await;
+            leaver.question(&id.to_string(), tool, &prompt).await;
         }
-        goes.cancel("1").await;
-        drop(goes);
-        assert!(op::text(&stays.answer("r").await).ends_with(&prompt));
+        leaver.cancel("1").await;
+        drop(leaver);
+        assert!(op::text(&client.answer("r").await).ends_with(&prompt));
     }
     until("all calls ended once", || {
         let stats = daemon.stats();
