@@ -121,6 +121,10 @@ async fn garbage_over_mcp_is_answered_and_the_connection_lives() {
         (Message::text(r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#), -32600),
         (Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"dance"}"#), -32601),
         (Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#), -32602),
+        (
+            Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["echo",{"text":"t"}]}"#),
+            -32602,
+        ),
         (Message::text(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"nope"}}"#), -32602),
         (
             Message::text(

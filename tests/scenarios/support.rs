@@ -16,10 +16,10 @@ pub const BOUND: Duration = Duration::from_secs(20);
 
 /// Waits for something that must come.
 pub async fn within<F: Future>(what: &str, work: F) -> F::Output {
-    match tokio::time::timeout(BOUND, work).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what} did not come within {BOUND:?}"),
-    }
+    let Ok(output) = tokio::time::timeout(BOUND, work).await else {
+        panic!("{what} did not come within {BOUND:?}");
+    };
+    output
 }
 
 /// Looks again and again until `look` sees what must come.

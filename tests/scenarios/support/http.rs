@@ -54,11 +54,13 @@ pub async fn start(
 ) -> TcpStream {
     let mut text =
         format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        text.push_str(&format!("Host: {address}\r\n"));
-    }
-    for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+    let own = address.to_string();
+    let host = [("Host", &*own)];
+    let named = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    for (name, value) in headers.iter().chain(host.iter().filter(|_| !named)) {
+        for piece in [name, ": ", value, "\r\n"] {
+            text.push_str(piece);
+        }
     }
     text.push_str("\r\n");
     text.push_str(body);
