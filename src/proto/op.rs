@@ -10,7 +10,7 @@ use crate::call::{Answer, CallError, Options, Priority};
 use crate::config::Ladder;
 use crate::ids::{ClientSessionId, epoch_ms};
 use crate::lifecycle::Role;
-use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, View, push_error, push_ms};
+use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, View, push_error, push_ms, read_object};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::Dedup;
@@ -132,7 +132,7 @@ impl Op {
 
 impl Dialect for Op {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
-        let frame: Frame<'a> = match serde_json::from_str(text) {
+        let frame: Frame<'a> = match read_object(text) {
             Ok(frame) => frame,
             Err(error) if !self.greeted => {
                 return Request::Close(if error.is_data() { Close::NoHello } else { Close::NotJson });
@@ -327,7 +327,7 @@ fn unreadable(text: &str, error: &serde_json::Error) -> String {
         #[serde(borrow, default)]
         request_id: Option<&'a RawValue>,
     }
-    let id = serde_json::from_str::<OnlyId<'_>>(text).ok().and_then(|frame| frame.request_id);
+    let id = read_object::<OnlyId<'_>>(text).ok().and_then(|frame| frame.request_id);
     let what = if error.is_data() {
         "the frame's members do not fit, or `op` is missing"
     } else {
