@@ -15,10 +15,16 @@ use tokio::time::{Instant, Sleep};
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
+use crate::call::queue::Priority;
+use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
 use crate::phase::Stages;
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
+
+mod standing;
+
+use standing::Standing;
 
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
@@ -53,7 +59,7 @@ pub struct SeatNo(u64);
 #[derive(Debug)]
 enum Seat {
     /// It waits; the waker of one that was not polled yet is missing.
-    Waiting { waker: Option<Waker>, wants_text: bool },
+    Waiting { waker: Option<Waker>, wants_text: bool, class: Priority },
     /// It took its call back, and has not been told yet.
     Cancelled,
 }
@@ -83,6 +89,7 @@ struct State {
     next_seat: u64,
     /// Seats that wait; those that were cancelled and not told yet do not count.
     waiting: usize,
+    standing: Standing,
     stop: Stop,
     run: Option<Waker>,
     told: Told,
@@ -135,6 +142,10 @@ pub struct Boarding {
     pub rules: FlightRules,
     /// When it was received.
     pub at: Instant,
+    /// The class of who comes.
+    pub priority: Priority,
+    /// How long that one waits for the answer.
+    pub until: Deadline,
 }
 
 /// What a waiter sees when it looks.
@@ -155,11 +166,12 @@ impl Flight {
             seats: Vec::with_capacity(1),
             next_seat: 0,
             waiting: 0,
+            standing: Standing::new(boarding.priority, boarding.until),
             stop: Stop::No,
             run: None,
             told: Told::default(),
         };
-        let seat = state.sit_down();
+        let seat = state.sit_down(boarding.priority, boarding.until);
         let flight = Self {
             key: boarding.key,
             generation,
@@ -176,11 +188,11 @@ impl Flight {
         (Arc::new(flight), seat)
     }
 
-    /// Takes a seat.
+    /// Takes a seat. A Run that waits in a queue waits in the highest class of all who have one.
     ///
     /// # Errors
     /// It cannot be boarded any more, or is full.
-    pub fn board(&self) -> Result<SeatNo, NoSeat> {
+    pub fn board(&self, class: Priority, until: Deadline) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
         if state.life != Life::Flying {
             return Err(NoSeat::Over);
@@ -189,7 +201,7 @@ impl Flight {
             return Err(NoSeat::Full);
         }
         state.stop = Stop::No;
-        Ok(state.sit_down())
+        Ok(state.sit_down(class, until))
     }
 
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
@@ -204,7 +216,7 @@ impl Flight {
             return Poll::Ready(Sight::Landed(outcome.clone()));
         }
         match state.seat(seat) {
-            Some(Seat::Waiting { waker, wants_text }) => {
+            Some(Seat::Waiting { waker, wants_text, .. }) => {
                 *waker = Some(cx.waker().clone());
                 *wants_text = seen.is_some();
             }
@@ -224,8 +236,8 @@ impl Flight {
             return;
         }
         let Some(place) = state.seat(seat) else { return };
-        let Seat::Waiting { waker, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
-        state.waiting -= 1;
+        let Seat::Waiting { waker, class, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
+        state.wait_no_more(class);
         let run = self.last_left(&mut state, Leaving::Cancelled);
         drop(state);
         wake([waker, run]);
@@ -236,8 +248,8 @@ impl Flight {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
         let mut run = None;
-        if let Some(Seat::Waiting { .. }) = place {
-            state.waiting -= 1;
+        if let Some(Seat::Waiting { class, .. }) = place {
+            state.wait_no_more(class);
             run = self.last_left(&mut state, why);
         }
         let goes_on = state.life == Life::Flying;
@@ -378,7 +390,7 @@ impl Tell for Flight {
             .seats
             .iter()
             .filter_map(|(_, seat)| match seat {
-                Seat::Waiting { waker, wants_text: true } => waker.clone(),
+                Seat::Waiting { waker, wants_text: true, .. } => waker.clone(),
                 Seat::Waiting { .. } | Seat::Cancelled => None,
             })
             .collect();
@@ -388,12 +400,18 @@ impl Tell for Flight {
 }
 
 impl State {
-    fn sit_down(&mut self) -> SeatNo {
+    fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
         let number = SeatNo(self.next_seat);
         self.next_seat += 1;
         self.waiting += 1;
-        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false }));
+        self.standing.came(class, until);
+        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false, class }));
         number
+    }
+
+    fn wait_no_more(&mut self, class: Priority) {
+        self.waiting -= 1;
+        self.standing.went(class);
     }
 
     fn seat(&mut self, number: SeatNo) -> Option<&mut Seat> {
