@@ -37,6 +37,7 @@ async fn a_flood_of_high_priority_does_not_starve_low() {
             flood.extend(pool.queue(&claim(0, session, Priority::High)).ok());
         }
         advance(secs(1)).await;
+        assert!(began.elapsed() <= secs(22), "its turn did not come");
         drop(held);
         if let Some(permit) = taken(&mut low) {
             held = permit;
@@ -48,7 +49,6 @@ async fn a_flood_of_high_priority_does_not_starve_low() {
         drop(flood.remove(at));
     }
     assert!(began.elapsed() >= secs(20), "it has no right to overtake before");
-    assert!(began.elapsed() <= secs(22), "{:?}", began.elapsed());
     drop(held);
 }
 
