@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::ids::RequestId;
+use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
 use crate::provider::{Context, Fault, Job, Reply, Tell};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::{Dedup, Effect, Registry, Tool, Work};
 
+mod budget;
 pub mod cache;
 pub mod caller;
 pub mod canonical;
@@ -37,12 +38,13 @@ pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
 pub use waiter::{Answer, CancelHandle, News, Waiter};
 
+use budget::Budget;
 use cache::OutcomeCache;
 use flight::{Boarding, Flight, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
 use permits::{Holder, Leases};
-use queue::{Permit, Pool, PoolView};
+use queue::{Pool, PoolView, Share};
 use waiter::Arrival;
 use watch::Watch;
 
@@ -112,7 +114,7 @@ struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
     provider: usize,
-    priority: Priority,
+    principal: PrincipalId,
     session: Arc<ClientSession>,
 }
 
@@ -121,12 +123,14 @@ impl Calls {
     pub fn new(config: &Config, registry: Registry, lifecycle: Arc<Lifecycle>, tasks: Tasks) -> Self {
         let limits = &config.limits;
         let entries = registry.catalog().entries();
-        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue));
+        let pool = |name: &Arc<str>, limit| {
+            Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, Share::HalfOnceSeveral))
+        };
         let path = Path {
             pools: entries.iter().map(|entry| pool(&entry.name, entry.max_inflight)).collect(),
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
-            global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions)),
+            global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions, Share::All)),
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
@@ -225,6 +229,8 @@ impl Calls {
             let answer = Answer { provider, ..at_once(request, received, Role::Cache, outcome) };
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
+        let options = call.options;
+        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let boarding = Boarding {
             key,
             arguments: canonical,
@@ -233,9 +239,9 @@ impl Calls {
             rules: self.rules,
             keep,
             at: received,
+            priority: options.priority,
+            until: Deadline::since(received, patience),
         };
-        let options = call.options;
-        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let arrival = Arrival {
             request,
             principal: caller.principal.id,
@@ -261,11 +267,12 @@ impl Calls {
                         guard,
                         job: prepared.job,
                         provider: prepared.provider,
-                        priority: options.priority,
+                        principal: caller.principal.id,
                         session: Arc::clone(&caller.session),
                     };
+                    let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
                     self.start(run);
-                    Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival)
+                    waiter
                 }
             }
         };
@@ -357,11 +364,11 @@ fn parse(arguments: &str) -> Result<Value, CallError> {
 
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, provider, priority, session } = run;
+    let Run { mut guard, job, provider, principal, session } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
-        let work = path.work(&flight, job, provider, priority, &session, &mut began);
+        let work = path.work(&flight, job, provider, principal, &session, &mut began);
         tokio::select! {
             biased;
             worked = work => worked,
@@ -387,7 +394,7 @@ impl Path {
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
         provider: usize,
-        priority: Priority,
+        principal: PrincipalId,
         session: &ClientSession,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
@@ -399,22 +406,25 @@ impl Path {
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
         let until = Deadline::since(queued, self.queue_budget);
-        let budget = Budget { until, since: queued, priority, closing: &self.closing };
-        let (slot, at) = budget.turn(&session.slots, queued).await?;
-        let (permit, at) = budget.turn(pool, at).await?;
+        let budget =
+            Budget { flight, principal, session: session.id, since: queued, until, closing: &self.closing };
+        let (mut slot, slot_at) = budget.turn(&session.slots, queued).await?;
+        let (permit, at) = budget.turn(pool, slot_at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
         let limit = flight.tool().timeout.min(*provider_timeout);
         let deadline = Deadline::since(start, limit);
         let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
-        let lease = self.leases.grant(permit, global, holder);
+        let mut lease = self.leases.grant(permit, global, holder);
         stages.mark(Phase::ProviderCallStart, start);
         *began = true;
         let tell: Arc<dyn Tell> = flight.clone();
         let context = Context { deadline, tell, max_reply_bytes: self.max_reply_bytes };
         let worked = deadline.limit(job.run(context)).await;
-        pool.observe(start.elapsed());
+        let end = Instant::now();
+        lease.worked(end.saturating_duration_since(start));
+        slot.worked(end.saturating_duration_since(slot_at));
         drop(lease);
         drop(slot);
         match worked {
@@ -425,37 +435,6 @@ impl Path {
                 execution: flight.execution(),
             }),
         }
-    }
-}
-
-/// The one budget for waiting: slot, queue and permits share it, and the work has none of it.
-struct Budget<'a> {
-    until: Deadline,
-    since: Instant,
-    priority: Priority,
-    closing: &'a CancellationToken,
-}
-
-impl Budget<'_> {
-    /// A permit of this pool, and when it was had: `now`, where there was no wait.
-    async fn turn(&self, pool: &Arc<Pool>, now: Instant) -> Result<(Permit, Instant), CallError> {
-        if let Some(permit) = pool.try_take() {
-            return Ok((permit, now));
-        }
-        let waiting = pool.queue(self.priority)?;
-        let waited = tokio::select! {
-            biased;
-            waited = self.until.limit(waiting) => waited,
-            () = self.closing.cancelled() => return Err(CallError::ShuttingDown),
-        };
-        let permit = waited.unwrap_or_else(|_| {
-            Err(CallError::QueueTimeout {
-                name: Arc::clone(pool.name()),
-                waited: self.since.elapsed(),
-                retry_after: pool.retry_after(),
-            })
-        })?;
-        Ok((permit, Instant::now()))
     }
 }
 

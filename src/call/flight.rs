@@ -15,16 +15,21 @@ use tokio::time::{Instant, Sleep};
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
+use crate::call::queue::Priority;
+use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
 use crate::phase::Stages;
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
+mod standing;
+mod told;
+
+use standing::Standing;
+use told::Told;
+
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Text in progress that is kept for those who join late. More than a screen or two helps nobody.
-const RETAINED_TEXT_BYTES: usize = 64 * 1024;
 
 /// Why a waiter leaves before the flight has landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +69,7 @@ pub struct SeatNo(u64);
 #[derive(Debug)]
 enum Seat {
     /// It waits; the waker of one that was not polled yet is missing.
-    Waiting { waker: Option<Waker>, wants_text: bool },
+    Waiting { waker: Option<Waker>, wants_text: bool, class: Priority },
     /// It took its call back, and has not been told yet.
     Cancelled,
 }
@@ -94,17 +99,10 @@ struct State {
     next_seat: u64,
     /// Seats that wait; those that were cancelled and not told yet do not count.
     waiting: usize,
+    standing: Standing,
     stop: Stop,
     run: Option<Waker>,
     told: Told,
-}
-
-/// The latest of the text in progress.
-#[derive(Debug, Default)]
-struct Told {
-    text: String,
-    /// How many bytes were told before `text` begins.
-    forgotten: u64,
 }
 
 /// What every flight of a daemon goes by.
@@ -149,6 +147,10 @@ pub struct Boarding {
     pub keep: Option<Duration>,
     /// When it was received.
     pub at: Instant,
+    /// The class of who comes.
+    pub priority: Priority,
+    /// How long that one waits for the answer.
+    pub until: Deadline,
 }
 
 /// What a waiter sees when it looks.
@@ -169,11 +171,12 @@ impl Flight {
             seats: Vec::with_capacity(1),
             next_seat: 0,
             waiting: 0,
+            standing: Standing::new(boarding.priority, boarding.until),
             stop: Stop::No,
             run: None,
             told: Told::default(),
         };
-        let seat = state.sit_down();
+        let seat = state.sit_down(boarding.priority, boarding.until);
         let flight = Self {
             key: boarding.key,
             generation,
@@ -191,11 +194,11 @@ impl Flight {
         (Arc::new(flight), seat)
     }
 
-    /// Takes a seat.
+    /// Takes a seat. A Run that waits in a queue waits in the highest class of all who have one.
     ///
     /// # Errors
     /// It cannot be boarded any more, or is full.
-    pub fn board(&self) -> Result<SeatNo, NoSeat> {
+    pub fn board(&self, class: Priority, until: Deadline) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
         if state.life != Life::Flying {
             return Err(NoSeat::Over);
@@ -204,7 +207,7 @@ impl Flight {
             return Err(NoSeat::Full);
         }
         state.stop = Stop::No;
-        Ok(state.sit_down())
+        Ok(state.sit_down(class, until))
     }
 
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
@@ -212,7 +215,7 @@ impl Flight {
     pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
         let mut state = self.state.lock();
         match state.seat(seat) {
-            Some(Seat::Waiting { waker, wants_text }) => {
+            Some(Seat::Waiting { waker, wants_text, .. }) => {
                 // Under the lock: whoever lands sets the outcome first and wakes the seats after.
                 if let Some(outcome) = self.outcome.get() {
                     return Poll::Ready(Sight::Landed(outcome.clone()));
@@ -237,8 +240,8 @@ impl Flight {
             return;
         }
         let Some(place) = state.seat(seat) else { return };
-        let Seat::Waiting { waker, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
-        state.waiting -= 1;
+        let Seat::Waiting { waker, class, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
+        state.wait_no_more(class);
         let run = self.last_left(&mut state, Leaving::Cancelled);
         drop(state);
         wake([waker, run]);
@@ -249,8 +252,8 @@ impl Flight {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
         let mut run = None;
-        if let Some(Seat::Waiting { .. }) = place {
-            state.waiting -= 1;
+        if let Some(Seat::Waiting { class, .. }) = place {
+            state.wait_no_more(class);
             run = self.last_left(&mut state, why);
         }
         let collectable = match state.life {
@@ -408,7 +411,7 @@ impl Tell for Flight {
             .seats
             .iter()
             .filter_map(|(_, seat)| match seat {
-                Seat::Waiting { waker, wants_text: true } => waker.clone(),
+                Seat::Waiting { waker, wants_text: true, .. } => waker.clone(),
                 Seat::Waiting { .. } | Seat::Cancelled => None,
             })
             .collect();
@@ -418,12 +421,18 @@ impl Tell for Flight {
 }
 
 impl State {
-    fn sit_down(&mut self) -> SeatNo {
+    fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
         let number = SeatNo(self.next_seat);
         self.next_seat += 1;
         self.waiting += 1;
-        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false }));
+        self.standing.came(class, until);
+        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false, class }));
         number
+    }
+
+    fn wait_no_more(&mut self, class: Priority) {
+        self.waiting -= 1;
+        self.standing.went(class);
     }
 
     fn seat(&mut self, number: SeatNo) -> Option<&mut Seat> {
@@ -434,27 +443,6 @@ impl State {
     fn stand_up(&mut self, number: SeatNo) -> Option<Seat> {
         let place = self.seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.seats.remove(place).1)
-    }
-}
-
-impl Told {
-    fn push(&mut self, piece: &str) {
-        self.text.push_str(piece);
-        if self.text.len() > 2 * RETAINED_TEXT_BYTES {
-            let surplus = self.text.len() - RETAINED_TEXT_BYTES;
-            let cut =
-                (surplus..self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(surplus);
-            self.text.drain(..cut);
-            self.forgotten += u64::try_from(cut).unwrap_or(u64::MAX);
-        }
-    }
-
-    /// What came after `seen`, as far as it is retained.
-    fn since(&self, seen: &mut u64) -> Option<String> {
-        let skip = usize::try_from(seen.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
-        let new = self.text.get(skip..).filter(|new| !new.is_empty())?;
-        *seen = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
-        Some(new.to_owned())
     }
 }
 

@@ -60,7 +60,7 @@ impl Flights {
                     drop(occupied);
                     return self.open(alone, |_| ());
                 }
-                match flight.board() {
+                match flight.board(boarding.priority, boarding.until) {
                     Ok(seat) => Ok(Aboard::Joined(Arc::clone(flight), seat)),
                     Err(NoSeat::Full) => {
                         let full = Full::Waiters { limit: boarding.rules.max_waiters };

@@ -103,6 +103,34 @@ pub enum Full {
         /// Its bound.
         limit: usize,
     },
+    /// One principal's part of a queue.
+    #[error(
+        "Your share of the queue of {name} is full ({share} waiting): while others use it too, one may fill half of \
+         its {limit} places; send more when some of yours are served"
+    )]
+    Share {
+        /// Whose queue.
+        name: Arc<str>,
+        /// How many of one principal may wait.
+        share: usize,
+        /// How many may wait in all.
+        limit: usize,
+    },
+    /// No queue is full, but the turn would surely come too late.
+    #[error(
+        "Your turn for {name} would come after {before} others, in about {}s, and this call can wait for it only {}s",
+        wait.as_secs(), left.as_secs()
+    )]
+    Late {
+        /// For what.
+        name: Arc<str>,
+        /// How many are served first.
+        before: usize,
+        /// How long that takes, at the recent pace.
+        wait: Duration,
+        /// What is left of the time for waiting.
+        left: Duration,
+    },
     /// Executions in all.
     #[error("Maximum concurrent sessions ({limit}) reached. Active sessions: {limit}")]
     Executions {

@@ -9,9 +9,11 @@ use crate::call::cache::OutcomeCache;
 use crate::call::flight::{Boarding, FlightRules, Leaving, SeatNo};
 use crate::call::flights::{Aboard, Flights, RunGuard};
 use crate::call::key::CallKey;
+use crate::call::queue::Priority;
 use crate::call::tests::rig::{Rig, code, end, error, peek, settle, sharing, text};
 use crate::call::tests::stage::{Order, Progress};
 use crate::call::{Code, Options, Submitted, Waiter};
+use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::lifecycle::Role;
 use crate::provider::Reply;
@@ -167,6 +169,8 @@ impl Counter {
             rules: FlightRules { max_waiters: 9, reattach: Duration::ZERO },
             keep: None,
             at: Instant::now(),
+            priority: Priority::Medium,
+            until: Deadline::after(Duration::from_secs(60)),
         };
         self.flights.board(boarding).unwrap()
     }

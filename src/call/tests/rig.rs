@@ -10,12 +10,13 @@ use crate::call::flight::{Boarding, FlightRules};
 use crate::call::flights::{Aboard, RunGuard};
 use crate::call::key::CallKey;
 use crate::call::permits::Lease;
-use crate::call::queue::Pool;
+use crate::call::queue::{Pool, Priority, Share};
 use crate::call::tests::stage::{Act, Model, Stage};
 use crate::call::{
     Answer, Call, CallError, Caller, Calls, ClientSession, Code, Options, Principal, Submitted, Waiter,
 };
 use crate::config::{self, Config, Sources};
+use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::lifecycle::Lifecycle;
 use crate::provider::catalog::{Catalog, ProviderEntry};
@@ -129,7 +130,7 @@ impl Rig {
     /// A lease of permits that are not this daemon's: its sums are wrong for as long as it lives.
     pub(crate) fn stray_lease(&self) -> Lease {
         let [holder] = &self.calls.leases().holders()[..] else { panic!("one works") };
-        let permit = || Arc::new(Pool::new(Arc::from("stray"), 1, 1)).try_take().unwrap();
+        let permit = || Arc::new(Pool::new(Arc::from("stray"), 1, 1, Share::All)).try_take().unwrap();
         self.calls.leases().grant(permit(), permit(), holder.clone())
     }
 
@@ -140,8 +141,17 @@ impl Rig {
             CallKey { principal: PrincipalId(9), session: None, tool: tool.id, definition: 0, digest: 0 };
         let rules = FlightRules { max_waiters: 1, reattach: Duration::ZERO };
         let (at, provider) = (Instant::now(), Arc::from("offline"));
-        let boarding =
-            Boarding { key: Some(key), arguments: Vec::new(), tool, provider, rules, keep: None, at };
+        let boarding = Boarding {
+            key: Some(key),
+            arguments: Vec::new(),
+            tool,
+            provider,
+            rules,
+            keep: None,
+            at,
+            priority: Priority::Medium,
+            until: Deadline::since(at, Duration::from_secs(60)),
+        };
         let Ok(Aboard::Opened(guard, _)) = self.calls.flights().board(boarding) else { panic!("it joined") };
         guard.flight().run_ended();
         guard
