@@ -54,7 +54,9 @@ async fn fifty_identical_calls_run_once(ops: usize, mcps: usize) {
     assert_eq!(answers.iter().filter(|(_, role)| role == "leader").count(), 1);
     assert_eq!(answers.iter().filter(|(_, role)| role == "follower").count(), 49);
     let stats = daemon.stats();
-    assert_eq!(stats["dedup"], json!({"calls": 50, "executions": 1, "joined": 49, "executions_saved": 49}));
+    for (pointer, number) in [("calls", 50), ("executions", 1), ("joined", 49), ("executions_saved", 49)] {
+        assert_eq!(stats["dedup"][pointer], number, "{stats}");
+    }
     assert_eq!(stats["calls"]["completed"], 50);
     daemon.at_rest().await;
 }
