@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
+use crate::call::told::Told;
 use crate::ids::ExecutionId;
 use crate::phase::Stages;
 use crate::provider::Tell;
@@ -23,9 +24,6 @@ use crate::tool::{Effect, Tool, Worth};
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Text in progress that is kept for those who join late. More than a screen or two helps nobody.
-const RETAINED_TEXT_BYTES: usize = 64 * 1024;
-
 /// Why a waiter leaves before the flight has landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaving {
@@ -33,6 +31,8 @@ pub enum Leaving {
     Cancelled,
     /// Its own deadline came.
     DeadlineCame,
+    /// Its client would give up: it was told where to collect the outcome.
+    AnsweredEarly,
     /// Its connection went.
     ConnectionGone,
 }
@@ -84,16 +84,10 @@ struct State {
     /// Seats that wait; those that were cancelled and not told yet do not count.
     waiting: usize,
     stop: Stop,
+    /// Somebody was told that the work goes on: whoever leaves later does not stop it.
+    promised: bool,
     run: Option<Waker>,
     told: Told,
-}
-
-/// The latest of the text in progress.
-#[derive(Debug, Default)]
-struct Told {
-    text: String,
-    /// How many bytes were told before `text` begins.
-    forgotten: u64,
 }
 
 /// What every flight of a daemon goes by.
@@ -159,6 +153,7 @@ impl Flight {
             next_seat: 0,
             waiting: 0,
             stop: Stop::No,
+            promised: false,
             run: None,
             told: Told::default(),
         };
@@ -239,6 +234,7 @@ impl Flight {
     pub fn leave(&self, seat: SeatNo, why: Leaving) -> bool {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
+        state.promised |= why == Leaving::AnsweredEarly;
         let mut run = None;
         if let Some(Seat::Waiting { .. }) = place {
             state.waiting -= 1;
@@ -252,14 +248,18 @@ impl Flight {
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.
     fn last_left(&self, state: &mut State, why: Leaving) -> Option<Waker> {
-        if state.waiting > 0 || state.life != Life::Flying {
+        if state.waiting > 0 || state.promised || state.life != Life::Flying {
             return None;
         }
         state.stop = match (why, self.tool.effect) {
             (Leaving::Cancelled, Effect::Read | Effect::Idempotent | Effect::Write)
             | (Leaving::DeadlineCame, Effect::Read) => Stop::Now,
             (Leaving::ConnectionGone, Effect::Read) => Stop::At(Instant::now() + self.linger()),
-            (Leaving::DeadlineCame | Leaving::ConnectionGone, Effect::Idempotent | Effect::Write) => Stop::No,
+            (Leaving::AnsweredEarly, Effect::Read)
+            | (
+                Leaving::AnsweredEarly | Leaving::DeadlineCame | Leaving::ConnectionGone,
+                Effect::Idempotent | Effect::Write,
+            ) => Stop::No,
         };
         if state.stop == Stop::Now {
             state.life = Life::Stopping;
@@ -418,27 +418,6 @@ impl State {
     fn stand_up(&mut self, number: SeatNo) -> Option<Seat> {
         let place = self.seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.seats.remove(place).1)
-    }
-}
-
-impl Told {
-    fn push(&mut self, piece: &str) {
-        self.text.push_str(piece);
-        if self.text.len() > 2 * RETAINED_TEXT_BYTES {
-            let surplus = self.text.len() - RETAINED_TEXT_BYTES;
-            let cut =
-                (surplus..self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(surplus);
-            self.text.drain(..cut);
-            self.forgotten += u64::try_from(cut).unwrap_or(u64::MAX);
-        }
-    }
-
-    /// What came after `seen`, as far as it is retained.
-    fn since(&self, seen: &mut u64) -> Option<String> {
-        let skip = usize::try_from(seen.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
-        let new = self.text.get(skip..).filter(|new| !new.is_empty())?;
-        *seen = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
-        Some(new.to_owned())
     }
 }
 
