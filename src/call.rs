@@ -104,6 +104,8 @@ struct Path {
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
     max_reply_bytes: usize,
+    /// Answers Runs that wait for their session's slot: the drain began. Providers' queues are closed instead.
+    closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
     halt: CancellationToken,
 }
@@ -132,6 +134,7 @@ impl Calls {
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
             max_reply_bytes: limits.result_bytes,
+            closing: CancellationToken::new(),
             halt: CancellationToken::new(),
         };
         Self {
@@ -189,7 +192,7 @@ impl Calls {
         tool.check(&arguments)?;
         if let Work::Builtin(builtin) = tool.work {
             let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
-            let answer = Answer::at_once(request, received, Role::Leader, Ok(Arc::new(reply)));
+            let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         if self.path.lifecycle.draining() {
@@ -223,8 +226,7 @@ impl Calls {
         let options = call.options;
         if let Some(outcome) = kept(&canonical).filter(|outcome| !options.bounds.are_passed_by(outcome)) {
             self.path.lifecycle.cache_hit();
-            let provider = Some(provider);
-            let answer = Answer { provider, ..Answer::at_once(request, received, Role::Cache, outcome) };
+            let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         let boarding = Boarding {
@@ -336,6 +338,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.closing.cancel();
     }
 
     /// Cancels what is still at work: who waits is answered.
@@ -361,7 +364,7 @@ async fn fly(path: Arc<Path>, run: Run) {
             biased;
             worked = work => worked,
             () = flight.stopped() => Err(CallError::Cancelled),
-            () = path.halt.cancelled() => Err(CallError::Cancelled),
+            () = path.halt.cancelled() => Err(CallError::ShuttingDown),
         }
     };
     let end = Instant::now();
@@ -370,7 +373,7 @@ async fn fly(path: Arc<Path>, run: Run) {
     }
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
-    let outcome = settle(worked, &flight, began, path.lifecycle.draining(), path.max_reply_bytes);
+    let outcome = settle(worked, &flight, began, path.max_reply_bytes);
     path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
     guard.land(outcome);
 }
@@ -394,7 +397,11 @@ impl Path {
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
         let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
-        let (slot, at) = budget.turn(&session.slots, queued).await?;
+        let (slot, at) = tokio::select! {
+            biased;
+            turn = budget.turn(&session.slots, queued) => turn?,
+            () = self.closing.cancelled() => return Err(CallError::ShuttingDown),
+        };
         let (permit, at) = budget.turn(pool, at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
@@ -459,13 +466,7 @@ impl Budget {
 }
 
 /// What the Run's end means for those who wait. A write that may have been done says so.
-fn settle(
-    worked: Result<Reply, CallError>,
-    flight: &Flight,
-    began: bool,
-    draining: bool,
-    max_reply_bytes: usize,
-) -> Outcome {
+fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_reply_bytes: usize) -> Outcome {
     let write = flight.tool().effect == Effect::Write;
     let unknown =
         |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
@@ -478,10 +479,9 @@ fn settle(
             unknown(what_failed(&fault))
         }
         Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        Err(CallError::Cancelled) if write && began && draining => {
-            unknown("was cut off because the daemon went down")
-        }
-        Err(CallError::Cancelled) if draining => Err(Arc::new(CallError::ShuttingDown)),
+        // Who took it back is told so by its seat; this is for whoever collects the outcome later.
+        Err(CallError::Cancelled) if write && began => unknown("was stopped"),
+        Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
         Err(error) => Err(Arc::new(error)),
     }
 }
@@ -496,4 +496,4 @@ fn what_failed(fault: &Fault) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -227,3 +227,6 @@ fn permits(look: &Look) -> Value {
     members.extend(look.providers.iter().map(|(name, each)| (name.to_string(), view(each))));
     Value::Object(members)
 }
+
+#[cfg(test)]
+mod tests;

@@ -491,3 +491,6 @@ fn broken(error: &tungstenite::Error) -> End {
 
 /// A timer that exists only while somebody waits for it.
 type Timer = Pin<Box<Sleep>>;
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,17 @@ pub enum NoSeat {
     Full,
 }
 
+/// What the doors of a landing flight were like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doors {
+    /// Whoever came was taken aboard.
+    Open,
+    /// It was being stopped: whoever came was sent to the next generation.
+    Stopped,
+    /// It had landed before.
+    Closed,
+}
+
 /// A waiter's place in its flight. Numbers are never given twice: a late cancel cannot hit a stranger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeatNo(u64);
@@ -194,19 +205,17 @@ impl Flight {
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
     /// waiter does not care for text.
     pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         let mut state = self.state.lock();
-        // Looked at again under the lock: whoever lands sets the outcome first and wakes the seats after.
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         match state.seat(seat) {
             Some(Seat::Waiting { waker, wants_text }) => {
+                // Under the lock: whoever lands sets the outcome first and wakes the seats after.
+                if let Some(outcome) = self.outcome.get() {
+                    return Poll::Ready(Sight::Landed(outcome.clone()));
+                }
                 *waker = Some(cx.waker().clone());
                 *wants_text = seen.is_some();
             }
+            // Even where it has landed since: who took its call back is told so, and gets no answer any more.
             Some(Seat::Cancelled) | None => return Poll::Ready(Sight::Cancelled),
         }
         match seen.and_then(|seen| state.told.since(seen)) {
@@ -230,7 +239,7 @@ impl Flight {
         wake([waker, run]);
     }
 
-    /// Gives a seat up. Says whether the work goes on.
+    /// Gives a seat up. Says whether there will be an outcome to collect: the work goes on, or has ended by itself.
     pub fn leave(&self, seat: SeatNo, why: Leaving) -> bool {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
@@ -240,10 +249,13 @@ impl Flight {
             state.waiting -= 1;
             run = self.last_left(&mut state, why);
         }
-        let goes_on = state.life == Life::Flying;
+        let collectable = match state.life {
+            Life::Flying | Life::Landed => true,
+            Life::Stopping => false,
+        };
         drop(state);
         wake([None, run]);
-        goes_on
+        collectable
     }
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.
@@ -291,10 +303,14 @@ impl Flight {
         Stopped { flight: Arc::clone(self), timer: None }
     }
 
-    /// From here on nobody can board. Says whether it was the first to say so.
-    pub(super) fn close_doors(&self) -> bool {
+    /// From here on nobody can board.
+    pub(super) fn close_doors(&self) -> Doors {
         let mut state = self.state.lock();
-        std::mem::replace(&mut state.life, Life::Landed) != Life::Landed
+        match std::mem::replace(&mut state.life, Life::Landed) {
+            Life::Flying => Doors::Open,
+            Life::Stopping => Doors::Stopped,
+            Life::Landed => Doors::Closed,
+        }
     }
 
     /// Lands: everybody aboard is answered. Only after [`Flight::close_doors`].

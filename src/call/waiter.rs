@@ -2,7 +2,7 @@
 //! because its connection went. Whichever way, it ends exactly once.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,9 +35,15 @@ pub struct Answer {
 
 impl Answer {
     /// An answer that needed no Execution.
-    pub(super) fn at_once(request: RequestId, received: Instant, role: Role, outcome: Outcome) -> Self {
+    pub(super) fn at_once(
+        request: RequestId,
+        received: Instant,
+        role: Role,
+        provider: Option<Arc<str>>,
+        outcome: Outcome,
+    ) -> Self {
         let spent = Spent { total: received.elapsed(), ..Spent::default() };
-        Self { request, execution: None, role: Some(role), provider: None, spent, outcome }
+        Self { request, execution: None, role: Some(role), provider, spent, outcome }
     }
 }
 
@@ -221,13 +227,15 @@ impl Waiter {
 
     /// Its wait is over: it leaves with an answer that says so.
     pub fn give_up(&mut self) -> Answer {
-        // It may have landed since this waiter last looked.
-        if let Some(outcome) = self.flight.outcome().cloned() {
-            return self.end(outcome);
+        // It may have landed, or been taken back, since this waiter last looked.
+        match self.flight.look(self.seat, None, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Sight::Landed(outcome)) => return self.end(outcome),
+            Poll::Ready(Sight::Cancelled) => return self.end(Err(Arc::new(CallError::Cancelled))),
+            Poll::Ready(Sight::Text(_)) | Poll::Pending => {}
         }
         let still_running = self.leave(self.then);
         if still_running {
-            self.watch.keep(self.request, self.principal, &self.flight);
+            self.watch.keep(self.request, self.principal, Terminal::Timeout, &self.flight);
         }
         let (request, after) = (self.request, self.patience);
         let error = if still_running && self.then == Leaving::AnsweredEarly {
@@ -247,7 +255,7 @@ impl Waiter {
         // After landing, or after the call was taken back, this only clears the seat.
         self.leave(Leaving::Cancelled);
         if is_longer(&outcome, self.keep_above) {
-            self.watch.keep(self.request, self.principal, &self.flight);
+            self.watch.keep(self.request, self.principal, Terminal::Completed, &self.flight);
         }
         let answer = Answer {
             request: self.request,
@@ -287,9 +295,9 @@ impl Drop for Waiter {
         if self.done {
             return;
         }
-        let goes_on = self.leave(Leaving::ConnectionGone);
-        if goes_on && self.flight.tool().effect != Effect::Read {
-            self.watch.keep(self.request, self.principal, &self.flight);
+        let collectable = self.leave(Leaving::ConnectionGone);
+        if collectable && self.flight.tool().effect != Effect::Read {
+            self.watch.keep(self.request, self.principal, Terminal::Cancelled, &self.flight);
         }
         // Nobody is there to be answered; the call's record still ends once.
         self.end(Err(Arc::new(CallError::Cancelled)));

@@ -13,7 +13,7 @@ use crate::call::key::BuildKeyHasher;
 use crate::call::outcome::Outcome;
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
-use crate::phase::Phase;
+use crate::phase::{Phase, Terminal};
 use crate::tool::Found;
 
 /// How long an outcome is kept for who could not wait for it.
@@ -36,6 +36,8 @@ struct Kept {
     request: RequestId,
     principal: PrincipalId,
     since: Instant,
+    /// How the call ended for its caller, whose record may be forgotten sooner.
+    ended: Terminal,
     flight: Arc<Flight>,
 }
 
@@ -85,8 +87,14 @@ impl Watch {
     }
 
     /// Keeps what this flight lands with for who could not wait.
-    pub(super) fn keep(&self, request: RequestId, principal: PrincipalId, flight: &Arc<Flight>) {
-        let kept = Kept { request, principal, since: Instant::now(), flight: Arc::clone(flight) };
+    pub(super) fn keep(
+        &self,
+        request: RequestId,
+        principal: PrincipalId,
+        ended: Terminal,
+        flight: &Arc<Flight>,
+    ) {
+        let kept = Kept { request, principal, since: Instant::now(), ended, flight: Arc::clone(flight) };
         self.kept.lock().push_back(kept);
         self.sweep();
     }
@@ -101,7 +109,8 @@ impl Watch {
             if !too_old && kept.len() <= KEPT_OUTCOMES && bytes <= KEPT_BYTES {
                 return;
             }
-            bytes -= oldest.bytes();
+            // One that was still at work when the sum was taken may have landed since.
+            bytes = bytes.saturating_sub(oldest.bytes());
             kept.pop_front();
         }
     }
@@ -115,15 +124,16 @@ impl Watch {
     pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Found> {
         let under_way =
             self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
-        let record = || self.lifecycle.find(who, request).map(|record| told(&record));
-        let mut about = under_way.or_else(record)?;
-        let flight = {
+        let kept = {
             let kept = self.kept.lock();
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);
-            kept.map(|kept| Arc::clone(&kept.flight))
+            kept.map(|kept| (kept.ended, Arc::clone(&kept.flight)))
         };
-        let outcome = flight.as_ref().map(|flight| flight.outcome().cloned());
-        if let (Some(flight), Some(outcome), Value::Object(members)) = (flight, &outcome, &mut about) {
+        let record = || self.lifecycle.find(who, request).map(|record| told(&record));
+        let without_record = || kept.as_ref().map(|(ended, flight)| told_by_flight(*ended, flight));
+        let mut about = under_way.or_else(record).or_else(without_record)?;
+        let outcome = kept.as_ref().map(|(_, flight)| flight.outcome().cloned());
+        if let (Some((_, flight)), Some(outcome), Value::Object(members)) = (kept, &outcome, &mut about) {
             members.insert("work".into(), work(&flight, outcome.as_ref()));
         }
         members_with_id(&mut about, request);
@@ -187,6 +197,16 @@ fn told(record: &Record) -> Value {
             "provider_ms": millis(record.spent.provider),
             "overhead_ms": millis(record.spent.overhead()),
         },
+    })
+}
+
+/// What is left of a call whose record is forgotten while its outcome is kept.
+fn told_by_flight(ended: Terminal, flight: &Flight) -> Value {
+    json!({
+        "state": ended.label(),
+        "tool": &*flight.tool().name,
+        "provider": &**flight.provider(),
+        "session_id": flight.execution().to_string(),
     })
 }
 
