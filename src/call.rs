@@ -42,7 +42,7 @@ use cache::OutcomeCache;
 use flight::{Boarding, Flight, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
-use permits::{Holder, Lease, Leases};
+use permits::{Holder, Leases};
 use queue::{Permit, Pool, PoolView};
 use waiter::Arrival;
 use watch::Watch;
@@ -104,7 +104,7 @@ struct Path {
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
     max_reply_bytes: usize,
-    /// Answers Runs that wait for their session's slot: the drain began. Providers' queues are closed instead.
+    /// Answers those that wait for their turn: the drain has begun. Pools of sessions are not ours to close.
     closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
     halt: CancellationToken,
@@ -396,19 +396,17 @@ impl Path {
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
-        let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
-        let (slot, at) = tokio::select! {
-            biased;
-            turn = budget.turn(&session.slots, queued) => turn?,
-            () = self.closing.cancelled() => return Err(CallError::ShuttingDown),
-        };
+        let until = Deadline::since(queued, self.queue_budget);
+        let budget = Budget { until, since: queued, priority, closing: &self.closing };
+        let (slot, at) = budget.turn(&session.slots, queued).await?;
         let (permit, at) = budget.turn(pool, at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
         let limit = flight.tool().timeout.min(*provider_timeout);
         let deadline = Deadline::since(start, limit);
-        let lease = self.lease(permit, global, flight, start, deadline);
+        let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
+        let lease = self.leases.grant(permit, global, holder);
         stages.mark(Phase::ProviderCallStart, start);
         *began = true;
         let tell: Arc<dyn Tell> = flight.clone();
@@ -426,35 +424,29 @@ impl Path {
             }),
         }
     }
-
-    fn lease(
-        &self,
-        provider: Permit,
-        global: Permit,
-        flight: &Arc<Flight>,
-        since: Instant,
-        deadline: Deadline,
-    ) -> Lease {
-        let holder = Holder { flight: Arc::clone(flight), since, deadline };
-        self.leases.grant(provider, global, holder)
-    }
 }
 
 /// The one budget for waiting: slot, queue and permits share it, and the work has none of it.
-struct Budget {
+struct Budget<'a> {
     until: Deadline,
     since: Instant,
     priority: Priority,
+    closing: &'a CancellationToken,
 }
 
-impl Budget {
+impl Budget<'_> {
     /// A permit of this pool, and when it was had: `now`, where there was no wait.
     async fn turn(&self, pool: &Arc<Pool>, now: Instant) -> Result<(Permit, Instant), CallError> {
         if let Some(permit) = pool.try_take() {
             return Ok((permit, now));
         }
         let waiting = pool.queue(self.priority)?;
-        let permit = self.until.limit(waiting).await.unwrap_or_else(|_| {
+        let waited = tokio::select! {
+            biased;
+            waited = self.until.limit(waiting) => waited,
+            () = self.closing.cancelled() => return Err(CallError::ShuttingDown),
+        };
+        let permit = waited.unwrap_or_else(|_| {
             Err(CallError::QueueTimeout {
                 name: Arc::clone(pool.name()),
                 waited: self.since.elapsed(),

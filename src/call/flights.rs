@@ -110,6 +110,8 @@ impl Flights {
             }
             self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());
         }
+        // Before anybody is answered: whoever is may call again at once, and finds a place.
+        self.executions.fetch_sub(1, Ordering::AcqRel);
         flight.publish(outcome);
     }
 
@@ -164,7 +166,6 @@ impl Drop for RunGuard {
             self.flights.land(&self.flight, Err(Arc::new(lost(&self.flight))), true);
         }
         self.flight.run_ended();
-        self.flights.executions.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

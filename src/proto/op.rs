@@ -10,7 +10,9 @@ use crate::call::{Answer, CallError, Options, Priority};
 use crate::config::Ladder;
 use crate::ids::{ClientSessionId, epoch_ms};
 use crate::lifecycle::Role;
-use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms};
+use crate::proto::{
+    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
+};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::Dedup;
@@ -163,7 +165,7 @@ impl Op {
             #[serde(borrow, default)]
             id: Option<&'a RawValue>,
         }
-        let ids: OnlyIds<'_> = serde_json::from_str(text).unwrap_or_default();
+        let ids: OnlyIds<'_> = read_object(text).unwrap_or_default();
         let to = self.asker(ids.request_id, ids.id);
         if let To::Simple(_) = to
             && let Some(waits) = in_turn(to, turn)
@@ -208,7 +210,7 @@ impl Op {
 
 impl Dialect for Op {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
-        let frame: Frame<'a> = match serde_json::from_str(text) {
+        let frame: Frame<'a> = match read_object(text) {
             Ok(frame) => frame,
             Err(error) if !self.greeted => {
                 return Request::Close(if error.is_data() { Close::NoHello } else { Close::NotJson });
