@@ -30,13 +30,14 @@ pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+mod told;
 pub mod waiter;
 pub mod watch;
 
 pub use caller::{Caller, ClientSession, Principal};
 pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
-pub use waiter::{Answer, CancelHandle, News, Waiter};
+pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
 use budget::Budget;
 use cache::OutcomeCache;
@@ -59,6 +60,8 @@ pub struct Options {
     pub dedup: Option<Dedup>,
     /// Whether the caller wants text as it is made.
     pub wants_text: bool,
+    /// What the caller's connection cannot take.
+    pub bounds: Bounds,
 }
 
 /// A call as a door hands it over.
@@ -193,7 +196,7 @@ impl Calls {
         tool.check(&arguments)?;
         if let Work::Builtin(builtin) = tool.work {
             let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
-            let answer = at_once(request, received, Role::Leader, Ok(Arc::new(reply)));
+            let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         if self.path.lifecycle.draining() {
@@ -223,13 +226,13 @@ impl Calls {
         let keep = self.flights.cache().keeps(policy, tool);
         let kept =
             |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
-        if let Some(outcome) = kept(&canonical) {
+        // One that cannot be delivered whole goes through a flight, which keeps it to be collected.
+        let options = call.options;
+        if let Some(outcome) = kept(&canonical).filter(|outcome| !options.bounds.are_passed_by(outcome)) {
             self.path.lifecycle.cache_hit();
-            let provider = Some(provider);
-            let answer = Answer { provider, ..at_once(request, received, Role::Cache, outcome) };
+            let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
-        let options = call.options;
         let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let boarding = Boarding {
             key,
@@ -247,6 +250,7 @@ impl Calls {
             principal: caller.principal.id,
             received,
             patience,
+            bounds: options.bounds,
             wants_text: options.wants_text,
         };
         let waiter = match self.flights.board(boarding)? {
@@ -348,12 +352,6 @@ impl Calls {
     pub fn stop_all(&self) {
         self.path.halt.cancel();
     }
-}
-
-/// An answer that needed no Execution.
-fn at_once(request: RequestId, received: Instant, role: Role, outcome: Outcome) -> Answer {
-    let spent = Spent { total: received.elapsed(), ..Spent::default() };
-    Answer { request, execution: None, role: Some(role), provider: None, spent, outcome }
 }
 
 /// A call's arguments as a document; an absent one is an empty object.

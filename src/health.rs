@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::call::Calls;
 use crate::call::queue::PoolView;
 use crate::ids::{PrincipalId, RequestId};
-use crate::tool::Insight;
+use crate::tool::{Found, Insight};
 
 /// A lease this long past its deadline is an error: the work was cut off at the deadline, or should have been.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -212,7 +212,7 @@ impl Insight for Calls {
         })
     }
 
-    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Value> {
+    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Found> {
         self.watch().find(who, id)
     }
 

@@ -28,6 +28,23 @@ pub struct View<'a> {
     pub ladder: &'a Ladder,
     /// Who may come in.
     pub auth: &'a Auth,
+    /// Whether a request that is answered in turn is served at once.
+    pub turn: Turn,
+}
+
+/// How many requests of one connection may wait for their turn. A client that takes one answer for each request sends one
+/// at a time, unless it is wrong.
+pub const WAIT_FOR_TURN: usize = 256;
+
+/// What becomes of a request whose client is answered strictly in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nobody is before it.
+    Free,
+    /// It waits for those before it.
+    Taken,
+    /// Too many wait already: it can only be refused, in turn.
+    Full,
 }
 
 /// Checks tokens, in constant time.
@@ -105,6 +122,10 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
+    /// This answer, behind those before it.
+    ReplyInTurn(String),
+    /// Nothing yet: the frame is read again when its turn has come.
+    Wait,
     /// This answer, then the end of the connection.
     ReplyThenClose(String, Close),
     /// The end of the connection.
@@ -117,6 +138,8 @@ pub enum Request<'a> {
         id: Cow<'a, str>,
         /// What acknowledges it.
         acknowledge: Option<String>,
+        /// Whether the call is one that is answered in turn; its answer comes before the acknowledgement then.
+        in_turn: bool,
     },
 }
 
@@ -146,6 +169,8 @@ pub struct Ticket {
     pub told: u32,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
+    /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
+    pub in_turn: bool,
 }
 
 /// One language of clients.

@@ -3,19 +3,18 @@
 //! Nobody leads: each caller has a seat. A flight can be boarded while it flies; one that is being stopped or has
 //! landed cannot, and whoever comes then opens the next generation.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
 use crate::call::queue::Priority;
+use crate::call::told::Told;
 use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
 use crate::phase::Stages;
@@ -23,10 +22,10 @@ use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
 mod standing;
-mod told;
+mod stopped;
 
 use standing::Standing;
-use told::Told;
+pub use stopped::Stopped;
 
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
@@ -38,6 +37,8 @@ pub enum Leaving {
     Cancelled,
     /// Its own deadline came.
     DeadlineCame,
+    /// Its client would give up: it was told where to collect the outcome.
+    AnsweredEarly,
     /// Its connection went.
     ConnectionGone,
 }
@@ -101,6 +102,8 @@ struct State {
     waiting: usize,
     standing: Standing,
     stop: Stop,
+    /// Somebody was told that the work goes on: whoever leaves later does not stop it.
+    promised: bool,
     run: Option<Waker>,
     told: Told,
 }
@@ -173,6 +176,7 @@ impl Flight {
             waiting: 0,
             standing: Standing::new(boarding.priority, boarding.until),
             stop: Stop::No,
+            promised: false,
             run: None,
             told: Told::default(),
         };
@@ -251,6 +255,7 @@ impl Flight {
     pub fn leave(&self, seat: SeatNo, why: Leaving) -> bool {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
+        state.promised |= why == Leaving::AnsweredEarly;
         let mut run = None;
         if let Some(Seat::Waiting { class, .. }) = place {
             state.wait_no_more(class);
@@ -267,14 +272,18 @@ impl Flight {
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.
     fn last_left(&self, state: &mut State, why: Leaving) -> Option<Waker> {
-        if state.waiting > 0 || state.life != Life::Flying {
+        if state.waiting > 0 || state.promised || state.life != Life::Flying {
             return None;
         }
         state.stop = match (why, self.tool.effect) {
             (Leaving::Cancelled, Effect::Read | Effect::Idempotent | Effect::Write)
             | (Leaving::DeadlineCame, Effect::Read) => Stop::Now,
             (Leaving::ConnectionGone, Effect::Read) => Stop::At(Instant::now() + self.linger()),
-            (Leaving::DeadlineCame | Leaving::ConnectionGone, Effect::Idempotent | Effect::Write) => Stop::No,
+            (Leaving::AnsweredEarly, Effect::Read)
+            | (
+                Leaving::AnsweredEarly | Leaving::DeadlineCame | Leaving::ConnectionGone,
+                Effect::Idempotent | Effect::Write,
+            ) => Stop::No,
         };
         if state.stop == Stop::Now {
             state.life = Life::Stopping;
@@ -303,7 +312,7 @@ impl Flight {
 
     /// Resolves when the Run must stop.
     pub fn stopped(self: &Arc<Self>) -> Stopped {
-        Stopped { flight: Arc::clone(self), timer: None }
+        Stopped::new(Arc::clone(self))
     }
 
     /// From here on nobody can board.
@@ -448,48 +457,4 @@ impl State {
 
 fn wake(wakers: [Option<Waker>; 2]) {
     wakers.into_iter().flatten().for_each(Waker::wake);
-}
-
-/// Resolves when a Run must stop: nobody waits for it, or the daemon says so.
-///
-/// Cancel safe.
-#[must_use = "a Run that does not look does not stop"]
-pub struct Stopped {
-    flight: Arc<Flight>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Future for Stopped {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let until = {
-                let mut state = self.flight.state.lock();
-                match state.stop {
-                    Stop::Now => return Poll::Ready(()),
-                    Stop::At(until) if until <= Instant::now() => {
-                        state.life = Life::Stopping;
-                        return Poll::Ready(());
-                    }
-                    Stop::At(until) => {
-                        state.run = Some(cx.waker().clone());
-                        until
-                    }
-                    Stop::No => {
-                        state.run = Some(cx.waker().clone());
-                        drop(state);
-                        self.timer = None;
-                        return Poll::Pending;
-                    }
-                }
-            };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            timer.as_mut().reset(until);
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
 }

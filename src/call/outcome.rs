@@ -213,6 +213,18 @@ pub enum CallError {
         /// Whether the work goes on, and its outcome will be kept.
         still_running: bool,
     },
+    /// Its client would have given up before the work ends.
+    #[error(
+        "Still running after {}s (request: {request}): the work goes on. To collect its outcome, call the tool \
+         get_request with {{\"request_id\":\"{request}\"}}",
+        seconds(*after)
+    )]
+    AnsweredEarly {
+        /// Whose.
+        request: RequestId,
+        /// How long it waited.
+        after: Duration,
+    },
     /// The caller took it back.
     #[error("The call was cancelled")]
     Cancelled,
@@ -266,7 +278,9 @@ impl CallError {
                 Code::OverCapacity
             }
             Self::QueueTimeout { .. } => Code::QueueTimeout,
-            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } => Code::Timeout,
+            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } | Self::AnsweredEarly { .. } => {
+                Code::Timeout
+            }
             Self::Cancelled => Code::Cancelled,
             Self::Provider(_) => Code::ProviderError,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
@@ -282,6 +296,7 @@ impl CallError {
             | Self::NoSuchTool { .. }
             | Self::Misfit(_)
             | Self::Arguments(_)
+            | Self::AnsweredEarly { .. }
             | Self::Cancelled
             | Self::OutcomeUnknown { .. }
             | Self::TooLarge { .. } => false,
@@ -317,7 +332,7 @@ impl CallError {
 
     /// Whether the work goes on although this caller got no reply.
     pub fn still_running(&self) -> bool {
-        matches!(self, Self::WaiterTimeout { still_running: true, .. })
+        matches!(self, Self::WaiterTimeout { still_running: true, .. } | Self::AnsweredEarly { .. })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::call::outcome::Outcome;
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
 use crate::phase::{Phase, Terminal};
+use crate::tool::Found;
 
 /// How long an outcome is kept for who could not wait for it.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
@@ -119,8 +120,8 @@ impl Watch {
         self.active.lock().len()
     }
 
-    /// What the daemon knows of one request of this principal.
-    pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Value> {
+    /// What the daemon knows of one request of this principal, with the reply if that was kept.
+    pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Found> {
         let under_way =
             self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
         let kept = {
@@ -130,12 +131,13 @@ impl Watch {
         };
         let record = || self.lifecycle.find(who, request).map(|record| told(&record));
         let without_record = || kept.as_ref().map(|(ended, flight)| told_by_flight(*ended, flight));
-        let mut found = under_way.or_else(record).or_else(without_record)?;
-        if let (Some((_, flight)), Value::Object(members)) = (kept, &mut found) {
-            members.insert("work".into(), collected(&flight));
+        let mut about = under_way.or_else(record).or_else(without_record)?;
+        let outcome = kept.as_ref().map(|(_, flight)| flight.outcome().cloned());
+        if let (Some((_, flight)), Some(outcome), Value::Object(members)) = (kept, &outcome, &mut about) {
+            members.insert("work".into(), work(&flight, outcome.as_ref()));
         }
-        members_with_id(&mut found, request);
-        Some(found)
+        members_with_id(&mut about, request);
+        Some(Found { about, reply: outcome.flatten().and_then(Result::ok) })
     }
 
     /// This principal's calls under way, the oldest first.
@@ -208,21 +210,12 @@ fn told_by_flight(ended: Terminal, flight: &Flight) -> Value {
     })
 }
 
-/// The work that went on after its caller had left.
-fn collected(flight: &Flight) -> Value {
-    match flight.outcome() {
-        None => json!({"state": "running", "phase": flight.stages().current().label()}),
-        Some(outcome) => collected_outcome(outcome),
-    }
-}
-
-fn collected_outcome(outcome: &Outcome) -> Value {
+/// Work whose outcome is kept.
+fn work(flight: &Flight, outcome: Option<&Outcome>) -> Value {
     match outcome {
-        Ok(reply) => {
-            let outputs: Value = serde_json::from_str(reply.content()).unwrap_or_default();
-            json!({"state": "completed", "outputs": outputs})
-        }
-        Err(error) => {
+        None => json!({"state": "running", "phase": flight.stages().current().label()}),
+        Some(Ok(_)) => json!({"state": "completed"}),
+        Some(Err(error)) => {
             json!({"state": error.code().terminal().label(), "code": error.code().label(), "message": error.to_string()})
         }
     }

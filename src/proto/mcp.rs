@@ -212,8 +212,10 @@ impl<'a> Asked<'a> {
             progress: progress.map(Into::into),
             told: 0,
             stateless: self.stateless,
+            in_turn: false,
         };
-        let options = Options { priority, timeout, dedup, wants_text: ticket.progress.is_some() };
+        let wants_text = ticket.progress.is_some();
+        let options = Options { priority, timeout, dedup, wants_text, ..Options::default() };
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 
@@ -273,7 +275,7 @@ fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {
         return Request::Nothing;
     }
     match params::cancelled(params) {
-        Some(id) => Request::Cancel { id: Cow::Borrowed(id), acknowledge: None },
+        Some(id) => Request::Cancel { id: Cow::Borrowed(id), acknowledge: None, in_turn: false },
         None => Request::Nothing,
     }
 }

@@ -10,16 +10,22 @@ use crate::call::tests::stage::{Order, Progress};
 use crate::call::{Answer, CallError, Code, Options, Waiter};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::Role;
-use crate::tool::Dedup;
+use crate::tool::{Dedup, Found};
 
 /// What is known of a request of principal 0.
 fn found(rig: &Rig, request: RequestId) -> Value {
+    kept(rig, request).about
+}
+
+fn kept(rig: &Rig, request: RequestId) -> Found {
     rig.calls.watch().find(PrincipalId(0), request).unwrap_or_else(|| panic!("{request} is not known"))
 }
 
 /// The text that a request left behind.
 fn collected(rig: &Rig, request: RequestId) -> Value {
-    found(rig, request)["work"]["outputs"][0]["text"].clone()
+    let reply = kept(rig, request).reply.unwrap_or_else(|| panic!("{request} left nothing"));
+    let content: Value = serde_json::from_str(reply.content()).unwrap();
+    content[0]["text"].clone()
 }
 
 async fn cancelled(waiter: &mut Waiter) -> Answer {
@@ -160,13 +166,14 @@ async fn get_request_collects_what_a_caller_could_not_wait_for() {
     rig.stage.order(work, Order::answer("late"));
     settle().await;
     let asked = format!(r#"{{"request_id":"{}"}}"#, answer.request);
-    let told = match rig.submit(&rig.caller(0, 9), "get_request", &asked, Options::default()) {
-        crate::call::Submitted::Answered(told) => text(&told),
+    let content = match rig.submit(&rig.caller(0, 9), "get_request", &asked, Options::default()) {
+        crate::call::Submitted::Answered(told) => told.outcome.unwrap().content().to_owned(),
         crate::call::Submitted::Waiting(_) => panic!("a built-in tool answers at once"),
     };
-    let told: Value = serde_json::from_str(&told).unwrap();
+    let content: Value = serde_json::from_str(&content).unwrap();
+    let told: Value = serde_json::from_str(content[0]["text"].as_str().unwrap()).unwrap();
     assert_eq!((&told["state"], &told["code"]), (&"timeout".into(), &"TIMEOUT".into()));
-    assert_eq!(told["work"]["outputs"][0]["text"], "late");
+    assert_eq!(content[1]["text"], "late");
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,12 +67,13 @@ impl Op {
         serde_json::from_str(text(&answer)).unwrap()
     }
 
-    /// Waits until the work of a request that was left has ended, and returns what is known of it.
-    pub async fn collected(&mut self, request: &Value) -> Value {
+    /// Waits until the work of a request that was left has ended, and returns what is known of it, and its outputs.
+    pub async fn collected(&mut self, request: &Value) -> (Value, Vec<Value>) {
         loop {
-            let found = self.tell("get_request", &json!({"request_id": request})).await;
+            let answer = self.ask("collect", "get_request", &json!({"request_id": request})).await;
+            let found: Value = serde_json::from_str(text(&answer)).unwrap();
             if found["work"]["state"] != "running" {
-                return found;
+                return (found, answer["outputs"].as_array().unwrap()[1..].to_vec());
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
