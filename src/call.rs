@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::ids::{PrincipalId, RequestId};
+use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
 use crate::provider::{Context, Fault, Job, Reply, Tell};
@@ -117,8 +117,7 @@ struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
     provider: usize,
-    principal: PrincipalId,
-    session: Arc<ClientSession>,
+    caller: Caller,
 }
 
 impl Calls {
@@ -126,9 +125,8 @@ impl Calls {
     pub fn new(config: &Config, registry: Registry, lifecycle: Arc<Lifecycle>, tasks: Tasks) -> Self {
         let limits = &config.limits;
         let entries = registry.catalog().entries();
-        let pool = |name: &Arc<str>, limit| {
-            Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, Share::HalfOnceSeveral))
-        };
+        let share = if config.principals.len() > 1 { Share::Half } else { Share::HalfOnceSeveral };
+        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, share));
         let path = Path {
             pools: entries.iter().map(|entry| pool(&entry.name, entry.max_inflight)).collect(),
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
@@ -163,9 +161,14 @@ impl Calls {
     pub fn submit(&self, caller: &Caller, call: Call<'_>) -> Submitted {
         let received = Instant::now();
         let request = RequestId::mint();
-        let tool = self.registry.find(call.tool);
+        let principal = &*caller.principal;
+        let tool = self.registry.find(call.tool).filter(|tool| principal.allows(&tool.name));
         let taken = match tool {
-            None => Err(self.no_such_tool(call.tool)),
+            // A connection may outlive the token that opened it.
+            _ if principal.has_expired(request.minted_ms()) => {
+                Err(CallError::Expired { principal: Arc::clone(&principal.name) })
+            }
+            None => Err(no_such_tool(&self.registry, principal, call.tool)),
             Some(tool) => self.take_in(caller, tool, call, request, received),
         };
         taken.unwrap_or_else(|error| {
@@ -227,7 +230,8 @@ impl Calls {
         let kept =
             |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
         // One that cannot be delivered whole goes through a flight, which keeps it to be collected.
-        let options = call.options;
+        let priority = call.options.priority.max(caller.principal.ceiling);
+        let options = Options { priority, ..call.options };
         if let Some(outcome) = kept(&canonical).filter(|outcome| !options.bounds.are_passed_by(outcome)) {
             self.path.lifecycle.cache_hit();
             let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
@@ -267,13 +271,8 @@ impl Calls {
                     Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Cache, arrival)
                 } else {
                     self.path.lifecycle.opened();
-                    let run = Run {
-                        guard,
-                        job: prepared.job,
-                        provider: prepared.provider,
-                        principal: caller.principal.id,
-                        session: Arc::clone(&caller.session),
-                    };
+                    let run =
+                        Run { guard, job: prepared.job, provider: prepared.provider, caller: caller.clone() };
                     let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
                     self.start(run);
                     waiter
@@ -308,10 +307,6 @@ impl Calls {
     fn recorded(&self, caller: &Caller, tool: &Arc<Tool>, answer: Answer) -> Answer {
         self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), false);
         answer
-    }
-
-    fn no_such_tool(&self, name: &str) -> CallError {
-        CallError::NoSuchTool { name: name.chars().take(64).collect(), near: self.registry.near(name) }
     }
 
     /// The tools and providers.
@@ -354,6 +349,12 @@ impl Calls {
     }
 }
 
+/// What calling a tool that is not there for a principal is answered with: it names none that it may not call.
+pub fn no_such_tool(registry: &Registry, principal: &Principal, name: &str) -> CallError {
+    let near = registry.near(name, |tool| principal.allows(tool));
+    CallError::NoSuchTool { name: name.chars().take(64).collect(), near }
+}
+
 /// A call's arguments as a document; an absent one is an empty object.
 fn parse(arguments: &str) -> Result<Value, CallError> {
     serde_json::from_str(arguments)
@@ -362,11 +363,11 @@ fn parse(arguments: &str) -> Result<Value, CallError> {
 
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, provider, principal, session } = run;
+    let Run { mut guard, job, provider, caller } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
-        let work = path.work(&flight, job, provider, principal, &session, &mut began);
+        let work = path.work(&flight, job, provider, &caller, &mut began);
         tokio::select! {
             biased;
             worked = work => worked,
@@ -392,8 +393,7 @@ impl Path {
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
         provider: usize,
-        principal: PrincipalId,
-        session: &ClientSession,
+        caller: &Caller,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
         let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
@@ -404,10 +404,10 @@ impl Path {
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
         let until = Deadline::since(queued, self.queue_budget);
-        let budget =
-            Budget { flight, principal, session: session.id, since: queued, until, closing: &self.closing };
-        let (mut slot, slot_at) = budget.turn(&session.slots, queued).await?;
-        let (permit, at) = budget.turn(pool, slot_at).await?;
+        let budget = Budget { flight, caller, since: queued, until, closing: &self.closing };
+        let (mut slot, slot_at) = budget.turn(&caller.session.slots, queued).await?;
+        let (mut own_slot, own_at) = budget.turn_if(caller.principal.slots.as_ref(), slot_at).await?;
+        let (permit, at) = budget.turn(pool, own_at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
@@ -423,8 +423,11 @@ impl Path {
         let end = Instant::now();
         lease.worked(end.saturating_duration_since(start));
         slot.worked(end.saturating_duration_since(slot_at));
+        if let Some(own) = &mut own_slot {
+            own.worked(end.saturating_duration_since(own_at));
+        }
         drop(lease);
-        drop(slot);
+        drop((own_slot, slot));
         match worked {
             Ok(reply) => reply.map_err(CallError::Provider),
             Err(_) => Err(CallError::ProviderTimeout {

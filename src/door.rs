@@ -59,10 +59,9 @@ pub struct Hub {
     pub closing: Closing,
     /// Where tasks start.
     pub tasks: Tasks,
-    principal: Principal,
     sessions: AtomicU64,
-    /// What stands for a session over HTTP: one for each address.
-    addresses: Mutex<HashMap<IpAddr, Weak<ClientSession>>>,
+    /// What stands for a session over HTTP: one for each principal and address.
+    addresses: Mutex<HashMap<(PrincipalId, IpAddr), Weak<ClientSession>>>,
 }
 
 impl Hub {
@@ -71,34 +70,34 @@ impl Hub {
         Self {
             calls,
             health,
-            auth: Auth::new(config.token.as_ref()),
+            auth: Auth::new(&config.principals, config.limits.queue),
             ladder: config.ladder.clone(),
             limits: config.limits.clone(),
             closing: Closing::default(),
             tasks,
-            principal: Principal { id: PrincipalId(0), name: Arc::from("local") },
             sessions: AtomicU64::new(1),
             addresses: Mutex::default(),
         }
     }
 
     /// A caller with a session of its own: a WebSocket has one.
-    pub fn new_caller(&self) -> Caller {
-        Caller { principal: self.principal.clone(), session: Arc::new(self.mint()) }
+    pub fn new_caller(&self, principal: Arc<Principal>) -> Caller {
+        Caller { principal, session: Arc::new(self.mint()) }
     }
 
-    /// The caller that stands for an address over HTTP.
-    pub fn caller_at(&self, address: IpAddr) -> Caller {
+    /// The caller that stands for a principal at an address over HTTP.
+    pub fn caller_at(&self, principal: Arc<Principal>, address: IpAddr) -> Caller {
+        let place = (principal.id, address);
         let mut addresses = self.addresses.lock();
-        let known = addresses.get(&address).and_then(Weak::upgrade);
+        let known = addresses.get(&place).and_then(Weak::upgrade);
         let session = known.unwrap_or_else(|| {
             // Sessions of addresses that call no more are gone already; their entries go here.
             addresses.retain(|_, session| session.strong_count() > 0);
             let session = Arc::new(self.mint());
-            addresses.insert(address, Arc::downgrade(&session));
+            addresses.insert(place, Arc::downgrade(&session));
             session
         });
-        Caller { principal: self.principal.clone(), session }
+        Caller { principal, session }
     }
 
     fn mint(&self) -> ClientSession {
@@ -106,13 +105,14 @@ impl Hub {
         ClientSession::new(id, self.limits.session, self.limits.queue)
     }
 
-    /// What a dialect may look at.
-    pub fn view(&self) -> View<'_> {
+    /// What a dialect may look at for this principal.
+    pub fn view<'a>(&'a self, principal: &'a Principal) -> View<'a> {
         View {
             registry: self.calls.registry(),
             insight: &*self.calls,
             ladder: &self.ladder,
             auth: &self.auth,
+            principal,
             turn: Turn::Free,
         }
     }

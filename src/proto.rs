@@ -3,20 +3,24 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::call::{Answer, CallError, Options};
-use crate::config::{Ladder, Secret};
+use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
+use crate::config::Ladder;
 use crate::provider::push_json_string;
-use crate::tool::{Insight, Registry};
+use crate::tool::{Insight, Registry, Tool};
 
+mod auth;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod op;
+
+pub use auth::Auth;
 
 /// What a dialect may look at while it reads a frame.
 pub struct View<'a> {
@@ -28,8 +32,23 @@ pub struct View<'a> {
     pub ladder: &'a Ladder,
     /// Who may come in.
     pub auth: &'a Auth,
+    /// Who asks.
+    pub principal: &'a Principal,
     /// Whether a request that is answered in turn is served at once.
     pub turn: Turn,
+}
+
+impl<'a> View<'a> {
+    /// The tools that are there for who asks, in the order in which they are listed.
+    pub fn tools(&self) -> impl Iterator<Item = &'a Arc<Tool>> {
+        let principal = self.principal;
+        self.registry.tools().iter().filter(|tool| principal.allows(&tool.name))
+    }
+
+    /// What calling a tool that is not there for who asks is answered with.
+    pub fn no_such_tool(&self, name: &str) -> CallError {
+        no_such_tool(self.registry, self.principal, name)
+    }
 }
 
 /// How many requests of one connection may wait for their turn. A client that takes one answer for each request sends one
@@ -45,34 +64,6 @@ pub enum Turn {
     Taken,
     /// Too many wait already: it can only be refused, in turn.
     Full,
-}
-
-/// Checks tokens, in constant time.
-#[derive(Debug, Clone, Default)]
-pub struct Auth {
-    token: Option<blake3::Hash>,
-}
-
-impl Auth {
-    /// Only who brings this token comes in; everybody, where there is none.
-    pub fn new(token: Option<&Secret>) -> Self {
-        Self { token: token.map(|token| blake3::hash(token.reveal().as_bytes())) }
-    }
-
-    /// Whether callers must bring a token.
-    pub fn required(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// Whether this is the token, or none is needed.
-    pub fn admits(&self, token: Option<&str>) -> bool {
-        match (&self.token, token) {
-            (None, _) => true,
-            // Hashes are compared in constant time.
-            (Some(expected), Some(token)) => *expected == blake3::hash(token.as_bytes()),
-            (Some(_), None) => false,
-        }
-    }
 }
 
 /// Why a connection is closed, by its WebSocket close code.
@@ -122,6 +113,8 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
+    /// This answer, and from here on calls are made for this principal.
+    Welcome(String, Arc<Principal>),
     /// This answer, behind those before it.
     ReplyInTurn(String),
     /// Nothing yet: the frame is read again when its turn has come.
@@ -301,15 +294,5 @@ mod tests {
             text
         };
         assert_eq!([of(0), of(7), of(1000), of(1_234_050)], ["0", "0.007", "1", "1234.050"]);
-    }
-
-    #[test]
-    fn only_the_token_itself_comes_in() {
-        let auth = Auth::new(Some(&Secret::new("0123456789abcdef")));
-        assert!(auth.admits(Some("0123456789abcdef")));
-        for wrong in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdef ")] {
-            assert!(!auth.admits(wrong));
-        }
-        assert!(Auth::new(None).admits(None));
     }
 }

@@ -285,7 +285,7 @@ where
     }
 
     fn text(&mut self, text: &Utf8Bytes, turn: Turn) -> Option<End> {
-        let request = self.dialect.read(text, &View { turn, ..self.hub.view() });
+        let request = self.dialect.read(text, &View { turn, ..self.hub.view(&self.caller.principal) });
         if let Request::Wait = request {
             self.line.wait(text.clone());
             return None;
@@ -318,6 +318,10 @@ where
         match request {
             Request::Nothing | Request::Wait => None,
             Request::ReplyInTurn(text) => self.reply_in_turn(text),
+            Request::Welcome(text, principal) => {
+                self.caller.principal = principal;
+                self.request(Request::Reply(text))
+            }
             Request::Reply(text) => {
                 self.outbox.push(text);
                 if !self.dialect.awaits_hello() {

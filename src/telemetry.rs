@@ -70,13 +70,17 @@ impl CallLog {
     }
 
     /// A log that writes to stderr, where `level` asks for a line each call.
-    pub fn start(format: LogFormat, level: LogLevel) -> Self {
+    ///
+    /// `principals` are the names by their ids; a line says whose call it was where there are several.
+    pub fn start(format: LogFormat, level: LogLevel, principals: Vec<Box<str>>) -> Self {
         if level < LogLevel::Info {
             return Self::off();
         }
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
-        let started = std::thread::Builder::new().name("call-log".into()).spawn(move || writer.run(format));
+        let started = std::thread::Builder::new()
+            .name("call-log".into())
+            .spawn(move || writer.run(format, &principals));
         match started {
             Ok(_) => Self { shared: Some(shared) },
             Err(error) => {
@@ -115,7 +119,7 @@ impl CallLog {
 }
 
 impl Shared {
-    fn run(&self, format: LogFormat) {
+    fn run(&self, format: LogFormat, principals: &[Box<str>]) {
         let mut text = String::new();
         let mut batch = Vec::new();
         loop {
@@ -131,7 +135,7 @@ impl Shared {
             drop(lines);
             text.clear();
             for record in batch.drain(..) {
-                line(&mut text, &record, format);
+                line(&mut text, &record, format, principals);
             }
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
@@ -146,9 +150,11 @@ impl Shared {
 }
 
 /// Appends a call's line. Every text in it is the daemon's own.
-fn line(out: &mut String, record: &Record, format: LogFormat) {
+fn line(out: &mut String, record: &Record, format: LogFormat, principals: &[Box<str>]) {
     let ended_ms = record.request.minted_ms() + millis(record.spent.total);
-    let fields: [(&str, Option<&str>); 5] = [
+    let principal = usize::try_from(record.principal.0).ok().and_then(|at| principals.get(at));
+    let fields: [(&str, Option<&str>); 6] = [
+        ("principal", principal.filter(|_| principals.len() > 1).map(|name| &**name)),
         ("tool", Some(&record.tool)),
         ("outcome", Some(record.terminal.label())),
         ("code", record.code),
@@ -222,6 +228,30 @@ pub fn push_timestamp(out: &mut String, epoch_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_says_whose_call_it_was_where_there_are_several() {
+        let record = Record {
+            request: crate::ids::RequestId::mint(),
+            execution: None,
+            principal: crate::ids::PrincipalId(1),
+            tool: Arc::from("echo"),
+            provider: None,
+            role: None,
+            terminal: crate::phase::Terminal::Completed,
+            code: None,
+            spent: crate::lifecycle::Spent::default(),
+        };
+        let line = |format, names: &[&str]| {
+            let names: Vec<Box<str>> = names.iter().map(|name| Box::from(*name)).collect();
+            let mut text = String::new();
+            super::line(&mut text, &record, format, &names);
+            text
+        };
+        assert!(line(LogFormat::Text, &["local", "ci"]).contains(" principal=ci tool=echo"));
+        assert!(line(LogFormat::Json, &["local", "ci"]).contains("\"principal\":\"ci\""));
+        assert!(!line(LogFormat::Text, &["local"]).contains("principal"));
+    }
 
     #[test]
     fn dates_are_right_across_leap_days() {

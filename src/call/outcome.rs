@@ -157,6 +157,12 @@ pub enum CallError {
     /// What came is not a request.
     #[error("{0}")]
     Invalid(String),
+    /// The caller's time has come since it connected.
+    #[error("The token of {principal} has expired")]
+    Expired {
+        /// Whose.
+        principal: Arc<str>,
+    },
     /// No such tool.
     #[error("There is no tool `{name}`{}", suggestion(near))]
     NoSuchTool {
@@ -272,6 +278,7 @@ impl CallError {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
+            Self::Expired { .. } => Code::Unauthorized,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
             Self::Misfit(_) | Self::Arguments(_) => Code::ValidationError,
             Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
@@ -293,6 +300,7 @@ impl CallError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Invalid(_)
+            | Self::Expired { .. }
             | Self::NoSuchTool { .. }
             | Self::Misfit(_)
             | Self::Arguments(_)

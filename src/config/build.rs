@@ -10,7 +10,7 @@ const PRESETS: [(&str, &str); 3] = [("kimi", "KIMI"), ("glm", "GLM"), ("openai",
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
-    let (token, token_set) = values.secret("INFLIGHTD_TOKEN", parse::token);
+    let (principals, token_set) = values.principals();
     let (listen, set) = values.address("INFLIGHTD_LISTEN");
     if let Some(found) = set.filter(|_| !token_set && !listen.ip().to_canonical().is_loopback()) {
         values.refuse(&found, Wrong::OpenToAll);
@@ -46,7 +46,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         presets.into_iter().zip(timeouts).filter_map(|(preset, timeout)| preset.offered(timeout)).collect();
     Some(Config {
         listen,
-        token,
+        principals,
         allowed_origins,
         log_format,
         log_level,

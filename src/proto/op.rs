@@ -1,6 +1,7 @@
 //! The op protocol of shim clients: JSON objects with an `op`, one for each text frame.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use crate::proto::{
 };
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
-use crate::tool::Dedup;
+use crate::tool::{Builtin, Dedup};
 
 mod simple;
 
@@ -111,7 +112,8 @@ impl Op {
 
     fn hello(&mut self, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
         let token = frame.token.as_ref().map(|token| &*token.0);
-        if !self.admitted && !view.auth.admits(token) {
+        let principal = if self.admitted { None } else { view.auth.admit(token) };
+        if principal.is_none() && !self.admitted {
             let refused = "{\"op\":\"hello_ack\",\"ok\":false,\"error\":\"unauthorized\"}";
             return Request::ReplyThenClose(refused.into(), Close::Unauthorized);
         }
@@ -130,7 +132,10 @@ impl Op {
         out.push_str("\"},\"timeouts\":{");
         push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
-        Request::Reply(out)
+        match principal {
+            Some(principal) => Request::Welcome(out, Arc::clone(principal)),
+            None => Request::Reply(out),
+        }
     }
 
     /// In which form a request is answered. The first one that has an id of either kind decides for a connection that
@@ -232,6 +237,9 @@ impl Dialect for Op {
             "list_tools" => Request::Reply(list_tools(to, view)),
             "cancel" => cancel(to),
             "ping" => Request::Reply(stamped(reply("pong", to))),
+            "stats" if !view.principal.allows(Builtin::ServerStats.name()) => {
+                Request::Reply(refused("stats_res", to, &view.no_such_tool(Builtin::ServerStats.name())))
+            }
             "stats" => {
                 let mut out = reply("stats_res", to);
                 out.push_str(",\"stats\":");
@@ -416,7 +424,7 @@ fn options(
 fn list_tools(to: To<'_>, view: &View<'_>) -> String {
     let mut out = reply("list_tools_res", to);
     out.push_str(",\"tools\":[");
-    for (at, tool) in view.registry.tools().iter().enumerate() {
+    for (at, tool) in view.tools().enumerate() {
         if at > 0 {
             out.push(',');
         }

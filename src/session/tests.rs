@@ -74,7 +74,7 @@ impl Client {
         let writes = Arc::new(AtomicUsize::new(0));
         let stream = Counted { stream: theirs, writes: Arc::clone(&writes) };
         let server = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-        let caller = hub.new_caller();
+        let caller = hub.new_caller(Arc::clone(&hub.auth.principals()[0]));
         rig.tasks.spawn(TaskKind::Session, serve(server, dialect, Arc::clone(&hub), caller));
         settle().await;
         let socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;

@@ -144,8 +144,8 @@ impl Registry {
         self.by_name.get(name)
     }
 
-    /// Names near to one that is not there, nearest first.
-    pub fn near(&self, name: &str) -> Vec<String> {
+    /// Names near to one that is not there, nearest first, of the tools that are `seen`.
+    pub fn near(&self, name: &str, seen: impl Fn(&str) -> bool) -> Vec<String> {
         if name.len() > LONGEST_NAME {
             // Nothing is near to it, and to look would take memory for each of its characters.
             return Vec::new();
@@ -153,6 +153,7 @@ impl Registry {
         let mut near: Vec<_> = self
             .tools
             .iter()
+            .filter(|tool| seen(&tool.name))
             .map(|tool| (strsim::damerau_levenshtein(&tool.name, name), &tool.name))
             .filter(|(distance, tool)| *distance <= 3.max(tool.len() / 3) || tool.contains(name))
             .collect();

@@ -15,7 +15,7 @@ use crate::call::tests::stage::{Act, Model, Stage};
 use crate::call::{
     Answer, Call, CallError, Caller, Calls, ClientSession, Code, Options, Principal, Submitted, Waiter,
 };
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, PrincipalConfig, Sources};
 use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::lifecycle::Lifecycle;
@@ -90,7 +90,8 @@ impl Rig {
     pub(crate) fn caller(&self, principal: u32, session: u64) -> Caller {
         let limits = &self.config.limits;
         let session = ClientSession::new(ClientSessionId(session), limits.session, limits.queue);
-        let principal = Principal { id: PrincipalId(principal), name: Arc::from("somebody") };
+        let config = PrincipalConfig::plain("somebody");
+        let principal = Arc::new(Principal::new(PrincipalId(principal), &config, 1));
         Caller { principal, session: Arc::new(session) }
     }
 
