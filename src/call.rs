@@ -29,6 +29,8 @@ pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+mod shown;
+mod views;
 pub mod waiter;
 pub mod watch;
 
@@ -38,13 +40,16 @@ pub use queue::Priority;
 pub use waiter::{Answer, CancelHandle, News, Waiter};
 
 use cache::OutcomeCache;
-use flight::{Boarding, Flight, FlightRules};
+use flight::{About, Boarding, Flight, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
 use permits::{Holder, Lease, Leases};
-use queue::{Permit, Pool, PoolView};
+use queue::{Permit, Pool};
 use waiter::Arrival;
 use watch::Watch;
+
+/// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
+pub const METADATA_BYTES: usize = 10_240;
 
 /// What a caller may say about its call beside the arguments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -192,6 +197,9 @@ impl Calls {
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
+        if let Some(bytes) = call.extra.map(str::len).filter(|bytes| *bytes > METADATA_BYTES) {
+            return Err(CallError::Metadata { bytes, limit: METADATA_BYTES });
+        }
         let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
@@ -209,8 +217,10 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let Some(provider) = self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name()))
-        else {
+        let (Some(provider), Some(limit)) = (
+            self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name())),
+            self.path.timeouts.get(prepared.provider),
+        ) else {
             unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
         };
         let keep = self.flights.cache().keeps(policy, tool);
@@ -229,6 +239,11 @@ impl Calls {
             provider,
             rules: self.rules,
             keep,
+            about: About {
+                model: prepared.model,
+                timeout: tool.timeout.min(*limit),
+                metadata: call.extra.map(Into::into),
+            },
             at: received,
         };
         let options = call.options;
@@ -300,32 +315,6 @@ impl Calls {
         CallError::NoSuchTool { name: name.chars().take(64).collect(), near: self.registry.near(name) }
     }
 
-    /// The tools and providers.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// Calls under way and kept.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-
-    /// Calls in the air.
-    pub fn flights(&self) -> &Arc<Flights> {
-        &self.flights
-    }
-
-    /// Who holds permits.
-    pub fn leases(&self) -> &Arc<Leases> {
-        &self.path.leases
-    }
-
-    /// The pool that all providers share, and each provider's, with their names.
-    pub fn pools(&self) -> (PoolView, Vec<(Arc<str>, PoolView)>) {
-        let each = self.path.pools.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
-        (self.path.global.view(), each)
-    }
-
     /// Refuses new calls, and answers those that wait for their turn.
     pub fn start_draining(&self) {
         self.path.lifecycle.start_draining();
@@ -372,7 +361,6 @@ async fn fly(path: Arc<Path>, run: Run) {
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
     let outcome = settle(worked, &flight, began, path.lifecycle.draining(), path.max_reply_bytes);
-    path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
     guard.land(outcome);
 }
 
@@ -387,8 +375,7 @@ impl Path {
         session: &ClientSession,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
-        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
-        else {
+        let Some(pool) = self.pools.get(provider) else {
             unreachable!("a call is prepared for a provider of the catalogue");
         };
         let stages = flight.stages();
@@ -400,7 +387,7 @@ impl Path {
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
-        let limit = flight.tool().timeout.min(*provider_timeout);
+        let limit = flight.about().timeout;
         let deadline = Deadline::since(start, limit);
         let lease = self.lease(permit, global, flight, start, deadline);
         stages.mark(Phase::ProviderCallStart, start);

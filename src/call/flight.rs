@@ -16,15 +16,16 @@ use tokio::time::{Instant, Sleep};
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
 use crate::ids::ExecutionId;
-use crate::phase::Stages;
+use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
+mod told;
+
+use told::Told;
+
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Text in progress that is kept for those who join late. More than a screen or two helps nobody.
-const RETAINED_TEXT_BYTES: usize = 64 * 1024;
 
 /// Why a waiter leaves before the flight has landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,14 +89,6 @@ struct State {
     told: Told,
 }
 
-/// The latest of the text in progress.
-#[derive(Debug, Default)]
-struct Told {
-    text: String,
-    /// How many bytes were told before `text` begins.
-    forgotten: u64,
-}
-
 /// What every flight of a daemon goes by.
 #[derive(Debug, Clone, Copy)]
 pub struct FlightRules {
@@ -116,10 +109,22 @@ pub struct Flight {
     provider: Arc<str>,
     rules: FlightRules,
     keep: Option<Duration>,
+    about: About,
     stages: Stages,
     has_run: AtomicBool,
     outcome: OnceLock<Outcome>,
     state: Mutex<State>,
+}
+
+/// What is told of an Execution to who asks about it.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The model that is asked, where one is.
+    pub model: Option<Arc<str>>,
+    /// How long its work may take.
+    pub timeout: Duration,
+    /// What its opener's request brought beside the arguments, as one JSON object.
+    pub metadata: Option<Box<str>>,
 }
 
 /// What makes a flight.
@@ -136,6 +141,8 @@ pub struct Boarding {
     pub rules: FlightRules,
     /// How long its outcome answers equal calls after it has landed.
     pub keep: Option<Duration>,
+    /// What is told of its Execution.
+    pub about: About,
     /// When it was received.
     pub at: Instant,
 }
@@ -172,6 +179,7 @@ impl Flight {
             provider: boarding.provider,
             rules: boarding.rules,
             keep: boarding.keep,
+            about: boarding.about,
             stages: Stages::new(boarding.at),
             has_run: AtomicBool::new(true),
             outcome: OnceLock::new(),
@@ -370,6 +378,21 @@ impl Flight {
         &self.provider
     }
 
+    /// What is told of its Execution.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Where its Execution is.
+    pub fn state(&self) -> ExecutionState {
+        match self.outcome() {
+            Some(Ok(_)) => ExecutionState::Ended(ExecutionEnd::Completed),
+            Some(Err(error)) => ExecutionState::Ended(error.execution_end()),
+            None if self.stages.at(Phase::ProviderCallStart).is_some() => ExecutionState::Processing,
+            None => ExecutionState::Allocated,
+        }
+    }
+
     /// When it entered which phase.
     pub fn stages(&self) -> &Stages {
         &self.stages
@@ -386,6 +409,7 @@ impl Tell for Flight {
         if piece.is_empty() {
             return;
         }
+        self.stages.mark_first_byte();
         let mut state = self.state.lock();
         state.told.push(piece);
         let wakers: Vec<_> = state
@@ -418,27 +442,6 @@ impl State {
     fn stand_up(&mut self, number: SeatNo) -> Option<Seat> {
         let place = self.seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.seats.remove(place).1)
-    }
-}
-
-impl Told {
-    fn push(&mut self, piece: &str) {
-        self.text.push_str(piece);
-        if self.text.len() > 2 * RETAINED_TEXT_BYTES {
-            let surplus = self.text.len() - RETAINED_TEXT_BYTES;
-            let cut =
-                (surplus..self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(surplus);
-            self.text.drain(..cut);
-            self.forgotten += u64::try_from(cut).unwrap_or(u64::MAX);
-        }
-    }
-
-    /// What came after `seen`, as far as it is retained.
-    fn since(&self, seen: &mut u64) -> Option<String> {
-        let skip = usize::try_from(seen.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
-        let new = self.text.get(skip..).filter(|new| !new.is_empty())?;
-        *seen = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
-        Some(new.to_owned())
     }
 }
 

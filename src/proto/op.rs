@@ -264,6 +264,26 @@ pub fn push_answer(out: &mut String, answer: &Answer) {
             out.push('}');
         }
     }
+    push_session(out, answer);
+    out.push('}');
+}
+
+/// Appends `,"session":{"session_id","request_id","duration_seconds"}`: of every answer, even where no Execution was
+/// needed.
+fn push_session(out: &mut String, answer: &Answer) {
+    out.push_str(",\"session\":{\"session_id\":");
+    match answer.execution {
+        Some(execution) => {
+            out.push('"');
+            execution.write_to(out);
+            out.push('"');
+        }
+        None => out.push_str("null"),
+    }
+    out.push_str(",\"request_id\":\"");
+    answer.request.write_to(out);
+    out.push_str("\",\"duration_seconds\":");
+    push_secs(out, answer.spent.total);
     out.push('}');
 }
 
@@ -387,4 +407,44 @@ fn push_timeouts(out: &mut String, ladder: &Ladder) {
 /// Appends a span in seconds, with a fraction only where there is one.
 fn push_secs(out: &mut String, span: Duration) {
     out.push_str(&span.as_secs_f64().to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::{ExecutionId, RequestId};
+    use crate::lifecycle::Spent;
+    use crate::provider::Reply;
+
+    #[test]
+    fn every_answer_says_its_session_its_request_and_how_long_it_took() {
+        let (request, execution) = (RequestId::mint(), ExecutionId::mint());
+        let spent = Spent { total: Duration::from_micros(1_250_500), ..Spent::default() };
+        let outcome = || Ok(Arc::new(Reply::text("a")));
+        let worked = Answer {
+            request,
+            execution: Some(execution),
+            role: Some(Role::Leader),
+            provider: None,
+            spent,
+            outcome: outcome(),
+        };
+        let at_once =
+            Answer { execution: None, outcome: Err(Arc::new(CallError::ShuttingDown)), ..worked.clone() };
+        let session = |answer: &Answer| {
+            let mut body = String::from("{");
+            push_answer(&mut body, answer);
+            body.push('}');
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            body["metadata"]["session"].clone()
+        };
+        let told = |session_id: Option<String>| {
+            let request_id = request.to_string();
+            serde_json::json!({"session_id": session_id, "request_id": request_id, "duration_seconds": 1.2505})
+        };
+        assert_eq!(session(&worked), told(Some(execution.to_string())));
+        assert_eq!(session(&at_once), told(None));
+    }
 }
