@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::ids::RequestId;
+use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
 use crate::provider::{Context, Fault, Job, Reply, Tell};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::{Dedup, Effect, Registry, Tool, Work};
 
+mod budget;
 pub mod cache;
 pub mod caller;
 pub mod canonical;
@@ -30,6 +31,7 @@ pub mod outcome;
 pub mod permits;
 pub mod queue;
 mod shown;
+mod told;
 mod views;
 pub mod waiter;
 pub mod watch;
@@ -37,14 +39,15 @@ pub mod watch;
 pub use caller::{Caller, ClientSession, Principal};
 pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
-pub use waiter::{Answer, CancelHandle, News, Waiter};
+pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
+use budget::Budget;
 use cache::OutcomeCache;
 use flight::{About, Boarding, Flight, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
-use permits::{Holder, Lease, Leases};
-use queue::{Permit, Pool};
+use permits::{Holder, Leases};
+use queue::{Pool, Share};
 use waiter::Arrival;
 use watch::Watch;
 
@@ -62,6 +65,8 @@ pub struct Options {
     pub dedup: Option<Dedup>,
     /// Whether the caller wants text as it is made.
     pub wants_text: bool,
+    /// What the caller's connection cannot take.
+    pub bounds: Bounds,
 }
 
 /// A call as a door hands it over.
@@ -106,6 +111,8 @@ struct Path {
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
     max_reply_bytes: usize,
+    /// Answers those that wait for their turn: the drain has begun. Pools of sessions are not ours to close.
+    closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
     halt: CancellationToken,
 }
@@ -115,7 +122,7 @@ struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
     provider: usize,
-    priority: Priority,
+    principal: PrincipalId,
     session: Arc<ClientSession>,
 }
 
@@ -124,16 +131,19 @@ impl Calls {
     pub fn new(config: &Config, registry: Registry, lifecycle: Arc<Lifecycle>, tasks: Tasks) -> Self {
         let limits = &config.limits;
         let entries = registry.catalog().entries();
-        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue));
+        let pool = |name: &Arc<str>, limit| {
+            Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, Share::HalfOnceSeveral))
+        };
         let path = Path {
             pools: entries.iter().map(|entry| pool(&entry.name, entry.max_inflight)).collect(),
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
-            global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions)),
+            global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions, Share::All)),
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
             max_reply_bytes: limits.result_bytes,
+            closing: CancellationToken::new(),
             halt: CancellationToken::new(),
         };
         Self {
@@ -191,15 +201,13 @@ impl Calls {
         tool.check(&arguments)?;
         if let Work::Builtin(builtin) = tool.work {
             let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
-            let answer = at_once(request, received, Role::Leader, Ok(Arc::new(reply)));
+            let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
-        if let Some(bytes) = call.extra.map(str::len).filter(|bytes| *bytes > METADATA_BYTES) {
-            return Err(CallError::Metadata { bytes, limit: METADATA_BYTES });
-        }
+        let metadata = metadata(call.extra)?;
         let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
@@ -226,12 +234,14 @@ impl Calls {
         let keep = self.flights.cache().keeps(policy, tool);
         let kept =
             |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
-        if let Some(outcome) = kept(&canonical) {
+        // One that cannot be delivered whole goes through a flight, which keeps it to be collected.
+        let options = call.options;
+        if let Some(outcome) = kept(&canonical).filter(|outcome| !options.bounds.are_passed_by(outcome)) {
             self.path.lifecycle.cache_hit();
-            let provider = Some(provider);
-            let answer = Answer { provider, ..at_once(request, received, Role::Cache, outcome) };
+            let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
+        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let boarding = Boarding {
             key,
             arguments: canonical,
@@ -239,20 +249,17 @@ impl Calls {
             provider,
             rules: self.rules,
             keep,
-            about: About {
-                model: prepared.model,
-                timeout: tool.timeout.min(*limit),
-                metadata: call.extra.map(Into::into),
-            },
+            about: About { model: prepared.model, timeout: tool.timeout.min(*limit), metadata },
             at: received,
+            priority: options.priority,
+            until: Deadline::since(received, patience),
         };
-        let options = call.options;
-        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let arrival = Arrival {
             request,
             principal: caller.principal.id,
             received,
             patience,
+            bounds: options.bounds,
             wants_text: options.wants_text,
         };
         let waiter = match self.flights.board(boarding)? {
@@ -273,11 +280,12 @@ impl Calls {
                         guard,
                         job: prepared.job,
                         provider: prepared.provider,
-                        priority: options.priority,
+                        principal: caller.principal.id,
                         session: Arc::clone(&caller.session),
                     };
+                    let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
                     self.start(run);
-                    Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival)
+                    waiter
                 }
             }
         };
@@ -320,6 +328,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.closing.cancel();
     }
 
     /// Cancels what is still at work: who waits is answered.
@@ -328,30 +337,32 @@ impl Calls {
     }
 }
 
-/// An answer that needed no Execution.
-fn at_once(request: RequestId, received: Instant, role: Role, outcome: Outcome) -> Answer {
-    let spent = Spent { total: received.elapsed(), ..Spent::default() };
-    Answer { request, execution: None, role: Some(role), provider: None, spent, outcome }
-}
-
 /// A call's arguments as a document; an absent one is an empty object.
 fn parse(arguments: &str) -> Result<Value, CallError> {
     serde_json::from_str(arguments)
         .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
 }
 
+/// What a request brings beside its arguments, to be kept with its Execution.
+fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
+    match extra.map(str::len) {
+        Some(bytes) if bytes > METADATA_BYTES => Err(CallError::Metadata { bytes, limit: METADATA_BYTES }),
+        Some(_) | None => Ok(extra.map(Into::into)),
+    }
+}
+
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, provider, priority, session } = run;
+    let Run { mut guard, job, provider, principal, session } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
-        let work = path.work(&flight, job, provider, priority, &session, &mut began);
+        let work = path.work(&flight, job, provider, principal, &session, &mut began);
         tokio::select! {
             biased;
             worked = work => worked,
             () = flight.stopped() => Err(CallError::Cancelled),
-            () = path.halt.cancelled() => Err(CallError::Cancelled),
+            () = path.halt.cancelled() => Err(CallError::ShuttingDown),
         }
     };
     let end = Instant::now();
@@ -360,7 +371,7 @@ async fn fly(path: Arc<Path>, run: Run) {
     }
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
-    let outcome = settle(worked, &flight, began, path.lifecycle.draining(), path.max_reply_bytes);
+    let outcome = settle(worked, &flight, began, path.max_reply_bytes);
     guard.land(outcome);
 }
 
@@ -371,7 +382,7 @@ impl Path {
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
         provider: usize,
-        priority: Priority,
+        principal: PrincipalId,
         session: &ClientSession,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
@@ -381,21 +392,26 @@ impl Path {
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
-        let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
-        let (slot, at) = budget.turn(&session.slots, queued).await?;
-        let (permit, at) = budget.turn(pool, at).await?;
+        let until = Deadline::since(queued, self.queue_budget);
+        let budget =
+            Budget { flight, principal, session: session.id, since: queued, until, closing: &self.closing };
+        let (mut slot, slot_at) = budget.turn(&session.slots, queued).await?;
+        let (permit, at) = budget.turn(pool, slot_at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
         let limit = flight.about().timeout;
         let deadline = Deadline::since(start, limit);
-        let lease = self.lease(permit, global, flight, start, deadline);
+        let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
+        let mut lease = self.leases.grant(permit, global, holder);
         stages.mark(Phase::ProviderCallStart, start);
         *began = true;
         let tell: Arc<dyn Tell> = flight.clone();
         let context = Context { deadline, tell, max_reply_bytes: self.max_reply_bytes };
         let worked = deadline.limit(job.run(context)).await;
-        pool.observe(start.elapsed());
+        let end = Instant::now();
+        lease.worked(end.saturating_duration_since(start));
+        slot.worked(end.saturating_duration_since(slot_at));
         drop(lease);
         drop(slot);
         match worked {
@@ -407,53 +423,10 @@ impl Path {
             }),
         }
     }
-
-    fn lease(
-        &self,
-        provider: Permit,
-        global: Permit,
-        flight: &Arc<Flight>,
-        since: Instant,
-        deadline: Deadline,
-    ) -> Lease {
-        let holder = Holder { flight: Arc::clone(flight), since, deadline };
-        self.leases.grant(provider, global, holder)
-    }
-}
-
-/// The one budget for waiting: slot, queue and permits share it, and the work has none of it.
-struct Budget {
-    until: Deadline,
-    since: Instant,
-    priority: Priority,
-}
-
-impl Budget {
-    /// A permit of this pool, and when it was had: `now`, where there was no wait.
-    async fn turn(&self, pool: &Arc<Pool>, now: Instant) -> Result<(Permit, Instant), CallError> {
-        if let Some(permit) = pool.try_take() {
-            return Ok((permit, now));
-        }
-        let waiting = pool.queue(self.priority)?;
-        let permit = self.until.limit(waiting).await.unwrap_or_else(|_| {
-            Err(CallError::QueueTimeout {
-                name: Arc::clone(pool.name()),
-                waited: self.since.elapsed(),
-                retry_after: pool.retry_after(),
-            })
-        })?;
-        Ok((permit, Instant::now()))
-    }
 }
 
 /// What the Run's end means for those who wait. A write that may have been done says so.
-fn settle(
-    worked: Result<Reply, CallError>,
-    flight: &Flight,
-    began: bool,
-    draining: bool,
-    max_reply_bytes: usize,
-) -> Outcome {
+fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_reply_bytes: usize) -> Outcome {
     let write = flight.tool().effect == Effect::Write;
     let unknown =
         |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
@@ -466,10 +439,9 @@ fn settle(
             unknown(what_failed(&fault))
         }
         Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        Err(CallError::Cancelled) if write && began && draining => {
-            unknown("was cut off because the daemon went down")
-        }
-        Err(CallError::Cancelled) if draining => Err(Arc::new(CallError::ShuttingDown)),
+        // Who took it back is told so by its seat; this is for whoever collects the outcome later.
+        Err(CallError::Cancelled) if write && began => unknown("was stopped"),
+        Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
         Err(error) => Err(Arc::new(error)),
     }
 }
@@ -484,4 +456,4 @@ fn what_failed(fault: &Fault) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,7 @@ use crate::call::{Caller, Calls, ClientSession, Principal};
 use crate::config::{Config, Ladder, Limits};
 use crate::health::Health;
 use crate::ids::{ClientSessionId, PrincipalId};
-use crate::proto::{Auth, View};
+use crate::proto::{Auth, Turn, View};
 use crate::tasks::Tasks;
 
 /// Told to every connection at the end. Asking costs a load: a token alone takes a lock that all share.
@@ -113,6 +113,7 @@ impl Hub {
             insight: &*self.calls,
             ladder: &self.ladder,
             auth: &self.auth,
+            turn: Turn::Free,
         }
     }
 }

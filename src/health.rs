@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::call::Calls;
 use crate::call::queue::PoolView;
 use crate::ids::{PrincipalId, RequestId};
-use crate::tool::Insight;
+use crate::tool::{Found, Insight};
 
 mod statistics;
 
@@ -223,7 +223,7 @@ impl Insight for Calls {
         stats
     }
 
-    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Value> {
+    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Found> {
         self.watch().find(who, id)
     }
 

@@ -14,7 +14,7 @@ use crate::call::{Answer, Call, CallError, Code, Submitted};
 use crate::deadline::Deadline;
 use crate::door::Hub;
 use crate::proto::op::{self, Execute};
-use crate::proto::push_error;
+use crate::proto::{push_error, read_object};
 use crate::tool::Insight;
 
 /// A whole answer.
@@ -84,7 +84,7 @@ async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answere
     };
     let invalid = |text: String| refused(StatusCode::BAD_REQUEST, &CallError::Invalid(text));
     let Ok(text) = std::str::from_utf8(&body) else { return invalid("the body is not UTF-8".into()) };
-    let execute: Execute<'_> = match serde_json::from_str(text) {
+    let execute: Execute<'_> = match read_object(text) {
         Ok(execute) => execute,
         Err(error) if error.is_data() => {
             let text = "the body must be {\"tool\":\"…\",\"arguments\":{…},\"priority\"?,\"timeout_secs\"?,\"dedup\"?}";

@@ -100,7 +100,7 @@ pub enum Refusal {
     Metadata,
     /// There are as many Executions as there may be.
     Sessions,
-    /// Its queue is full.
+    /// Its queue, or its part of it, is full, or so long that its turn would come too late.
     Queue,
     /// Too many wait for the same flight, or on the same connection.
     Waiters,

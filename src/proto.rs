@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::call::{Answer, CallError, Options};
 use crate::config::{Ladder, Secret};
@@ -26,6 +28,23 @@ pub struct View<'a> {
     pub ladder: &'a Ladder,
     /// Who may come in.
     pub auth: &'a Auth,
+    /// Whether a request that is answered in turn is served at once.
+    pub turn: Turn,
+}
+
+/// How many requests of one connection may wait for their turn. A client that takes one answer for each request sends one
+/// at a time, unless it is wrong.
+pub const WAIT_FOR_TURN: usize = 256;
+
+/// What becomes of a request whose client is answered strictly in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nobody is before it.
+    Free,
+    /// It waits for those before it.
+    Taken,
+    /// Too many wait already: it can only be refused, in turn.
+    Full,
 }
 
 /// Checks tokens, in constant time.
@@ -103,6 +122,10 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
+    /// This answer, behind those before it.
+    ReplyInTurn(String),
+    /// Nothing yet: the frame is read again when its turn has come.
+    Wait,
     /// This answer, then the end of the connection.
     ReplyThenClose(String, Close),
     /// The end of the connection.
@@ -115,6 +138,8 @@ pub enum Request<'a> {
         id: Cow<'a, str>,
         /// What acknowledges it.
         acknowledge: Option<String>,
+        /// Whether the call is one that is answered in turn; its answer comes before the acknowledgement then.
+        in_turn: bool,
     },
 }
 
@@ -144,6 +169,8 @@ pub struct Ticket {
     pub told: u32,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
+    /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
+    pub in_turn: bool,
 }
 
 /// One language of clients.
@@ -194,6 +221,34 @@ impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
         }
         deserializer.deserialize_str(Text)
     }
+}
+
+/// What is read from an object only. A derived struct would also be read from an array, by position, which nobody
+/// means.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// Reads a JSON object.
+pub fn read_object<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+    serde_json::from_str(text).map(|Object(read)| read)
 }
 
 /// Appends an error as `{"code","message","retryable","retry_after_ms"?,"details"?}`.

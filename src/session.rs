@@ -14,22 +14,24 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
 use crate::deadline::Deadline;
 use crate::door::{Closed, Hub};
-use crate::proto::{CallFrame, Close, Dialect, Request};
+use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
 
+mod line;
 mod outbox;
 mod pulse;
 mod under_way;
 
+use line::{Line, Next};
 use outbox::Outbox;
 use pulse::{Beat, Pulse};
 use under_way::{CallUnderWay, Happened, UnderWay};
 
-/// Frames read before what they caused is flushed, so that a flood cannot hold back its own answers.
+/// Frames read before results, timers and the flush have their turn: a flood cannot hold back its own answers.
 const READ_BATCH: usize = 64;
 
 /// Calls under way on one connection. More would be one client's mistake, paid for by all.
@@ -70,6 +72,7 @@ where
     let pulse = Pulse::new(dialect.awaits_hello());
     let mut session = Session {
         outbox: Outbox::new(hub.limits.write_queue_bytes),
+        line: Line::new(hub.limits.frame_bytes),
         socket,
         dialect,
         hub,
@@ -97,6 +100,7 @@ struct Session<S, D> {
     hub: Arc<Hub>,
     caller: Caller,
     outbox: Outbox,
+    line: Line,
     under_way: UnderWay,
     /// Wakes the session when the daemon closes its connections; polled once, since a task's waker stays good.
     closing: Pin<Box<Closed>>,
@@ -120,6 +124,8 @@ enum Event {
     Gone,
     Happened(Happened),
     Beat(Beat),
+    /// The next request that waited for its turn has it.
+    Turn,
     Overflow,
     Closing,
 }
@@ -142,13 +148,8 @@ where
         if self.outbox.overflowed() {
             return Poll::Ready(Event::Overflow);
         }
-        if self.read_in_a_row >= READ_BATCH {
-            self.read_in_a_row = 0;
-            if let Poll::Ready(Some(event)) = self.flush(cx) {
-                return Poll::Ready(event);
-            }
-        }
-        if let Poll::Ready(event) = self.read(cx) {
+        let enough = self.read_in_a_row >= READ_BATCH;
+        if !enough && let Poll::Ready(event) = self.read(cx) {
             return Poll::Ready(event);
         }
         if !self.under_way.is_empty()
@@ -168,8 +169,14 @@ where
         self.read_in_a_row = 0;
         match self.flush(cx) {
             Poll::Ready(Some(event)) => Poll::Ready(event),
+            // Only now: a client that reads slowly is not answered faster.
+            Poll::Ready(None) if self.line.moves_on() => Poll::Ready(Event::Turn),
             Poll::Ready(None) | Poll::Pending => {
                 self.woken = true;
+                if enough {
+                    // There may be more to read: after everybody else had a turn.
+                    cx.waker().wake_by_ref();
+                }
                 Poll::Pending
             }
         }
@@ -247,17 +254,23 @@ where
                 None
             }
             Event::Beat(beat) => self.beat(beat),
+            Event::Turn => self.next_in_turn(),
             Event::Overflow => Some(End::Close(Close::DoesNotRead)),
-            Event::Closing => Some(End::Close(Close::GoingAway)),
+            Event::Closing => {
+                // What waits is answered as far as it can be: new calls are refused by now.
+                while self.line.moves_on() {
+                    if let Some(end) = self.next_in_turn() {
+                        return Some(end);
+                    }
+                }
+                Some(End::Close(Close::GoingAway))
+            }
         }
     }
 
     fn frame(&mut self, message: Message) -> Option<End> {
         match message {
-            Message::Text(text) => {
-                let request = self.dialect.read(&text, &self.hub.view());
-                self.request(request)
-            }
+            Message::Text(text) => self.text(&text, self.line.turn(text.len())),
             Message::Binary(_) => {
                 let request = self.dialect.not_text();
                 self.request(request)
@@ -271,9 +284,40 @@ where
         }
     }
 
+    fn text(&mut self, text: &Utf8Bytes, turn: Turn) -> Option<End> {
+        let request = self.dialect.read(text, &View { turn, ..self.hub.view() });
+        if let Request::Wait = request {
+            self.line.wait(text.clone());
+            return None;
+        }
+        self.request(request)
+    }
+
+    fn next_in_turn(&mut self) -> Option<End> {
+        match self.line.next()? {
+            Next::Frame(text) => self.text(&text, Turn::Free),
+            Next::Answer(text) => {
+                self.outbox.push(text);
+                None
+            }
+        }
+    }
+
+    fn reply_in_turn(&mut self, text: String) -> Option<End> {
+        match self.line.answer(text) {
+            Ok(Some(text)) => {
+                self.outbox.push(text);
+                None
+            }
+            Ok(None) => None,
+            Err(line::Overflow) => Some(End::Close(Close::DoesNotRead)),
+        }
+    }
+
     fn request(&mut self, request: Request<'_>) -> Option<End> {
         match request {
-            Request::Nothing => None,
+            Request::Nothing | Request::Wait => None,
+            Request::ReplyInTurn(text) => self.reply_in_turn(text),
             Request::Reply(text) => {
                 self.outbox.push(text);
                 if !self.dialect.awaits_hello() {
@@ -290,13 +334,15 @@ where
                 self.call(frame);
                 None
             }
-            Request::Cancel { id, acknowledge } => {
-                if let Some(acknowledge) = acknowledge {
-                    self.outbox.push(acknowledge);
-                }
-                if let Some(call) = self.under_way.find(&id) {
+            Request::Cancel { id, acknowledge, in_turn } => {
+                if let Some(call) = self.under_way.find(&id, in_turn) {
                     call.waiter.cancel_handle().cancel();
                 }
+                let acknowledge = acknowledge?;
+                if in_turn {
+                    return self.reply_in_turn(acknowledge);
+                }
+                self.outbox.push(acknowledge);
                 None
             }
         }
@@ -304,7 +350,7 @@ where
 
     fn call(&mut self, frame: CallFrame<'_>) {
         let CallFrame { ticket, tool, arguments, extra, options } = frame;
-        if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id).is_some()) {
+        if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
             return self.outbox.push(self.dialect.refuse(&ticket, &error));
         }
@@ -330,6 +376,9 @@ where
                     self.pulse.wants_heartbeat();
                 }
                 self.pulse.calls_end_at(waiter.until());
+                if ticket.in_turn {
+                    self.line.take();
+                }
                 let began = waiter.received();
                 self.under_way.insert(CallUnderWay { waiter, ticket, began, told_at: began });
             }
@@ -337,6 +386,9 @@ where
     }
 
     fn answer(&mut self, call: &CallUnderWay, answer: &Answer) {
+        if call.ticket.in_turn {
+            self.line.leave();
+        }
         if let Some(text) = self.dialect.answer(&call.ticket, answer) {
             self.outbox.push(text);
         }
@@ -438,3 +490,6 @@ fn broken(error: &tungstenite::Error) -> End {
 
 /// A timer that exists only while somebody waits for it.
 type Timer = Pin<Box<Sleep>>;
+
+#[cfg(test)]
+mod tests;

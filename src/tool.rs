@@ -13,7 +13,7 @@ pub mod builtin;
 pub mod prompt;
 pub mod registry;
 
-pub use builtin::{Builtin, Insight};
+pub use builtin::{Builtin, Found, Insight};
 pub use prompt::PromptTool;
 pub use registry::Registry;
 

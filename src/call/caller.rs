@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::call::queue::Pool;
+use crate::call::queue::{Pool, Share};
 use crate::ids::{ClientSessionId, PrincipalId};
 
 /// For whom calls are made.
@@ -26,7 +26,8 @@ pub struct ClientSession {
 impl ClientSession {
     /// A session with room for `limit` Runs at work and `queue` that wait.
     pub fn new(id: ClientSessionId, limit: usize, queue: usize) -> Self {
-        Self { id, slots: Arc::new(Pool::new(Arc::from("this session"), limit, queue)) }
+        let slots = Pool::new(Arc::from("this session"), limit, queue, Share::All);
+        Self { id, slots: Arc::new(slots) }
     }
 }
 

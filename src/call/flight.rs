@@ -3,26 +3,29 @@
 //! Nobody leads: each caller has a seat. A flight can be boarded while it flies; one that is being stopped or has
 //! landed cannot, and whoever comes then opens the next generation.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
+use crate::call::queue::Priority;
+use crate::call::told::Told;
+use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
 use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
-mod told;
+mod standing;
+mod stopped;
 
-use told::Told;
+use standing::Standing;
+pub use stopped::Stopped;
 
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,6 +37,8 @@ pub enum Leaving {
     Cancelled,
     /// Its own deadline came.
     DeadlineCame,
+    /// Its client would give up: it was told where to collect the outcome.
+    AnsweredEarly,
     /// Its connection went.
     ConnectionGone,
 }
@@ -47,6 +52,17 @@ pub enum NoSeat {
     Full,
 }
 
+/// What the doors of a landing flight were like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doors {
+    /// Whoever came was taken aboard.
+    Open,
+    /// It was being stopped: whoever came was sent to the next generation.
+    Stopped,
+    /// It had landed before.
+    Closed,
+}
+
 /// A waiter's place in its flight. Numbers are never given twice: a late cancel cannot hit a stranger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeatNo(u64);
@@ -54,7 +70,7 @@ pub struct SeatNo(u64);
 #[derive(Debug)]
 enum Seat {
     /// It waits; the waker of one that was not polled yet is missing.
-    Waiting { waker: Option<Waker>, wants_text: bool },
+    Waiting { waker: Option<Waker>, wants_text: bool, class: Priority },
     /// It took its call back, and has not been told yet.
     Cancelled,
 }
@@ -84,7 +100,10 @@ struct State {
     next_seat: u64,
     /// Seats that wait; those that were cancelled and not told yet do not count.
     waiting: usize,
+    standing: Standing,
     stop: Stop,
+    /// Somebody was told that the work goes on: whoever leaves later does not stop it.
+    promised: bool,
     run: Option<Waker>,
     told: Told,
 }
@@ -145,6 +164,10 @@ pub struct Boarding {
     pub about: About,
     /// When it was received.
     pub at: Instant,
+    /// The class of who comes.
+    pub priority: Priority,
+    /// How long that one waits for the answer.
+    pub until: Deadline,
 }
 
 /// What a waiter sees when it looks.
@@ -165,11 +188,13 @@ impl Flight {
             seats: Vec::with_capacity(1),
             next_seat: 0,
             waiting: 0,
+            standing: Standing::new(boarding.priority, boarding.until),
             stop: Stop::No,
+            promised: false,
             run: None,
             told: Told::default(),
         };
-        let seat = state.sit_down();
+        let seat = state.sit_down(boarding.priority, boarding.until);
         let flight = Self {
             key: boarding.key,
             generation,
@@ -188,11 +213,11 @@ impl Flight {
         (Arc::new(flight), seat)
     }
 
-    /// Takes a seat.
+    /// Takes a seat. A Run that waits in a queue waits in the highest class of all who have one.
     ///
     /// # Errors
     /// It cannot be boarded any more, or is full.
-    pub fn board(&self) -> Result<SeatNo, NoSeat> {
+    pub fn board(&self, class: Priority, until: Deadline) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
         if state.life != Life::Flying {
             return Err(NoSeat::Over);
@@ -201,25 +226,23 @@ impl Flight {
             return Err(NoSeat::Full);
         }
         state.stop = Stop::No;
-        Ok(state.sit_down())
+        Ok(state.sit_down(class, until))
     }
 
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
     /// waiter does not care for text.
     pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         let mut state = self.state.lock();
-        // Looked at again under the lock: whoever lands sets the outcome first and wakes the seats after.
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         match state.seat(seat) {
-            Some(Seat::Waiting { waker, wants_text }) => {
+            Some(Seat::Waiting { waker, wants_text, .. }) => {
+                // Under the lock: whoever lands sets the outcome first and wakes the seats after.
+                if let Some(outcome) = self.outcome.get() {
+                    return Poll::Ready(Sight::Landed(outcome.clone()));
+                }
                 *waker = Some(cx.waker().clone());
                 *wants_text = seen.is_some();
             }
+            // Even where it has landed since: who took its call back is told so, and gets no answer any more.
             Some(Seat::Cancelled) | None => return Poll::Ready(Sight::Cancelled),
         }
         match seen.and_then(|seen| state.told.since(seen)) {
@@ -236,38 +259,46 @@ impl Flight {
             return;
         }
         let Some(place) = state.seat(seat) else { return };
-        let Seat::Waiting { waker, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
-        state.waiting -= 1;
+        let Seat::Waiting { waker, class, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
+        state.wait_no_more(class);
         let run = self.last_left(&mut state, Leaving::Cancelled);
         drop(state);
         wake([waker, run]);
     }
 
-    /// Gives a seat up. Says whether the work goes on.
+    /// Gives a seat up. Says whether there will be an outcome to collect: the work goes on, or has ended by itself.
     pub fn leave(&self, seat: SeatNo, why: Leaving) -> bool {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
+        state.promised |= why == Leaving::AnsweredEarly;
         let mut run = None;
-        if let Some(Seat::Waiting { .. }) = place {
-            state.waiting -= 1;
+        if let Some(Seat::Waiting { class, .. }) = place {
+            state.wait_no_more(class);
             run = self.last_left(&mut state, why);
         }
-        let goes_on = state.life == Life::Flying;
+        let collectable = match state.life {
+            Life::Flying | Life::Landed => true,
+            Life::Stopping => false,
+        };
         drop(state);
         wake([None, run]);
-        goes_on
+        collectable
     }
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.
     fn last_left(&self, state: &mut State, why: Leaving) -> Option<Waker> {
-        if state.waiting > 0 || state.life != Life::Flying {
+        if state.waiting > 0 || state.promised || state.life != Life::Flying {
             return None;
         }
         state.stop = match (why, self.tool.effect) {
             (Leaving::Cancelled, Effect::Read | Effect::Idempotent | Effect::Write)
             | (Leaving::DeadlineCame, Effect::Read) => Stop::Now,
             (Leaving::ConnectionGone, Effect::Read) => Stop::At(Instant::now() + self.linger()),
-            (Leaving::DeadlineCame | Leaving::ConnectionGone, Effect::Idempotent | Effect::Write) => Stop::No,
+            (Leaving::AnsweredEarly, Effect::Read)
+            | (
+                Leaving::AnsweredEarly | Leaving::DeadlineCame | Leaving::ConnectionGone,
+                Effect::Idempotent | Effect::Write,
+            ) => Stop::No,
         };
         if state.stop == Stop::Now {
             state.life = Life::Stopping;
@@ -296,13 +327,17 @@ impl Flight {
 
     /// Resolves when the Run must stop.
     pub fn stopped(self: &Arc<Self>) -> Stopped {
-        Stopped { flight: Arc::clone(self), timer: None }
+        Stopped::new(Arc::clone(self))
     }
 
-    /// From here on nobody can board. Says whether it was the first to say so.
-    pub(super) fn close_doors(&self) -> bool {
+    /// From here on nobody can board.
+    pub(super) fn close_doors(&self) -> Doors {
         let mut state = self.state.lock();
-        std::mem::replace(&mut state.life, Life::Landed) != Life::Landed
+        match std::mem::replace(&mut state.life, Life::Landed) {
+            Life::Flying => Doors::Open,
+            Life::Stopping => Doors::Stopped,
+            Life::Landed => Doors::Closed,
+        }
     }
 
     /// Lands: everybody aboard is answered. Only after [`Flight::close_doors`].
@@ -416,7 +451,7 @@ impl Tell for Flight {
             .seats
             .iter()
             .filter_map(|(_, seat)| match seat {
-                Seat::Waiting { waker, wants_text: true } => waker.clone(),
+                Seat::Waiting { waker, wants_text: true, .. } => waker.clone(),
                 Seat::Waiting { .. } | Seat::Cancelled => None,
             })
             .collect();
@@ -426,12 +461,18 @@ impl Tell for Flight {
 }
 
 impl State {
-    fn sit_down(&mut self) -> SeatNo {
+    fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
         let number = SeatNo(self.next_seat);
         self.next_seat += 1;
         self.waiting += 1;
-        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false }));
+        self.standing.came(class, until);
+        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false, class }));
         number
+    }
+
+    fn wait_no_more(&mut self, class: Priority) {
+        self.waiting -= 1;
+        self.standing.went(class);
     }
 
     fn seat(&mut self, number: SeatNo) -> Option<&mut Seat> {
@@ -447,48 +488,4 @@ impl State {
 
 fn wake(wakers: [Option<Waker>; 2]) {
     wakers.into_iter().flatten().for_each(Waker::wake);
-}
-
-/// Resolves when a Run must stop: nobody waits for it, or the daemon says so.
-///
-/// Cancel safe.
-#[must_use = "a Run that does not look does not stop"]
-pub struct Stopped {
-    flight: Arc<Flight>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Future for Stopped {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let until = {
-                let mut state = self.flight.state.lock();
-                match state.stop {
-                    Stop::Now => return Poll::Ready(()),
-                    Stop::At(until) if until <= Instant::now() => {
-                        state.life = Life::Stopping;
-                        return Poll::Ready(());
-                    }
-                    Stop::At(until) => {
-                        state.run = Some(cx.waker().clone());
-                        until
-                    }
-                    Stop::No => {
-                        state.run = Some(cx.waker().clone());
-                        drop(state);
-                        self.timer = None;
-                        return Poll::Pending;
-                    }
-                }
-            };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            timer.as_mut().reset(until);
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
 }

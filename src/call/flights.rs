@@ -7,11 +7,12 @@ use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 
 use crate::call::cache::OutcomeCache;
-use crate::call::flight::{Boarding, Flight, NoSeat, SeatNo};
+use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
 use crate::lifecycle::Executions;
 use crate::phase::{ExecutionEnd, Phase};
+use crate::tool::Effect;
 
 /// The flights of a daemon, and how many Executions they may be.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Flights {
                     drop(occupied);
                     return self.open(alone, |_| ());
                 }
-                match flight.board() {
+                match flight.board(boarding.priority, boarding.until) {
                     Ok(seat) => Ok(Aboard::Joined(Arc::clone(flight), seat)),
                     Err(NoSeat::Full) => {
                         let full = Full::Waiters { limit: boarding.rules.max_waiters };
@@ -96,11 +97,13 @@ impl Flights {
     /// Fills the cache, frees the key, then answers everybody aboard: whoever finds no flight finds the outcome. A
     /// second landing is dropped.
     fn land(&self, flight: &Flight, outcome: Outcome, is_new: bool) {
-        if !flight.close_doors() {
+        let doors = flight.close_doors();
+        if doors == Doors::Closed {
             return;
         }
         if let Some(key) = flight.key() {
-            if let Some(ttl) = flight.keep().filter(|_| is_new) {
+            // What a stopped flight still came to answers nobody: an equal call is the next generation's.
+            if let Some(ttl) = flight.keep().filter(|_| is_new && doors == Doors::Open) {
                 self.cache.fill(*key, flight.arguments(), &outcome, ttl);
             }
             self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());
@@ -182,8 +185,19 @@ impl RunGuard {
 impl Drop for RunGuard {
     fn drop(&mut self) {
         if !self.landed {
-            self.flights.land(&self.flight, Err(Arc::new(CallError::Lost)), true);
+            self.flights.land(&self.flight, Err(Arc::new(lost(&self.flight))), true);
         }
         self.flight.run_ended();
+    }
+}
+
+/// A write that had begun may have been done: nobody is to be told that sending it again is fine.
+fn lost(flight: &Flight) -> CallError {
+    let began = flight.stages().at(Phase::ProviderCallStart).is_some();
+    match flight.tool().effect {
+        Effect::Write if began => {
+            CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what: "was lost" }
+        }
+        Effect::Write | Effect::Read | Effect::Idempotent => CallError::Lost,
     }
 }

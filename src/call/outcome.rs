@@ -103,6 +103,34 @@ pub enum Full {
         /// Its bound.
         limit: usize,
     },
+    /// One principal's part of a queue.
+    #[error(
+        "Your share of the queue of {name} is full ({share} waiting): while others use it too, one may fill half of \
+         its {limit} places; send more when some of yours are served"
+    )]
+    Share {
+        /// Whose queue.
+        name: Arc<str>,
+        /// How many of one principal may wait.
+        share: usize,
+        /// How many may wait in all.
+        limit: usize,
+    },
+    /// No queue is full, but the turn would surely come too late.
+    #[error(
+        "Your turn for {name} would come after {before} others, in about {}s, and this call can wait for it only {}s",
+        wait.as_secs(), left.as_secs()
+    )]
+    Late {
+        /// For what.
+        name: Arc<str>,
+        /// How many are served first.
+        before: usize,
+        /// How long that takes, at the recent pace.
+        wait: Duration,
+        /// What is left of the time for waiting.
+        left: Duration,
+    },
     /// Executions in all.
     #[error("Maximum concurrent sessions ({limit}) reached. Active sessions: {limit}")]
     Executions {
@@ -193,6 +221,18 @@ pub enum CallError {
         /// Whether the work goes on, and its outcome will be kept.
         still_running: bool,
     },
+    /// Its client would have given up before the work ends.
+    #[error(
+        "Still running after {}s (request: {request}): the work goes on. To collect its outcome, call the tool \
+         get_request with {{\"request_id\":\"{request}\"}}",
+        seconds(*after)
+    )]
+    AnsweredEarly {
+        /// Whose.
+        request: RequestId,
+        /// How long it waited.
+        after: Duration,
+    },
     /// The caller took it back.
     #[error("The call was cancelled")]
     Cancelled,
@@ -246,7 +286,9 @@ impl CallError {
                 Code::OverCapacity
             }
             Self::QueueTimeout { .. } => Code::QueueTimeout,
-            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } => Code::Timeout,
+            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } | Self::AnsweredEarly { .. } => {
+                Code::Timeout
+            }
             Self::Cancelled => Code::Cancelled,
             Self::Provider(_) => Code::ProviderError,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
@@ -272,7 +314,7 @@ impl CallError {
         Some(match self {
             Self::Full { full, .. } => match full {
                 Full::Executions { .. } => Refusal::Sessions,
-                Full::Queue { .. } => Refusal::Queue,
+                Full::Queue { .. } | Full::Share { .. } | Full::Late { .. } => Refusal::Queue,
                 Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
             },
             Self::Metadata { .. } => Refusal::Metadata,
@@ -300,6 +342,7 @@ impl CallError {
             | Self::Misfit(_)
             | Self::Metadata { .. }
             | Self::Arguments(_)
+            | Self::AnsweredEarly { .. }
             | Self::Cancelled
             | Self::OutcomeUnknown { .. }
             | Self::TooLarge { .. } => false,
@@ -336,7 +379,7 @@ impl CallError {
 
     /// Whether the work goes on although this caller got no reply.
     pub fn still_running(&self) -> bool {
-        matches!(self, Self::WaiterTimeout { still_running: true, .. })
+        matches!(self, Self::WaiterTimeout { still_running: true, .. } | Self::AnsweredEarly { .. })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::call::flight::Flight;
 use crate::call::outcome::Outcome;
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
 use crate::lifecycle::{Record, Role, Seen};
-use crate::phase::{ExecutionState, Phase};
+use crate::phase::{ExecutionState, Phase, Terminal};
 use crate::telemetry::push_timestamp;
 
 /// A call under way.
@@ -78,21 +78,24 @@ pub(super) fn ended(record: &Record, work: Option<&Flight>) -> Value {
     told
 }
 
-/// The work that went on after its caller had left.
-pub(super) fn collected(flight: &Flight) -> Value {
-    match flight.outcome() {
-        None => json!({"state": "running", "phase": flight.stages().current().label()}),
-        Some(outcome) => collected_outcome(outcome),
-    }
+/// What is left of a call whose record is forgotten while its outcome is kept.
+pub(super) fn forgotten(request: RequestId, ended: Terminal, flight: &Flight) -> Value {
+    json!({
+        "request_id": request.to_string(),
+        "state": ended.label(),
+        "tool": &*flight.tool().name,
+        "provider": &**flight.provider(),
+        "model": flight.about().model.as_deref(),
+        "session_id": flight.execution().to_string(),
+    })
 }
 
-fn collected_outcome(outcome: &Outcome) -> Value {
+/// Work whose outcome is kept.
+pub(super) fn work(flight: &Flight, outcome: Option<&Outcome>) -> Value {
     match outcome {
-        Ok(reply) => {
-            let outputs: Value = serde_json::from_str(reply.content()).unwrap_or_default();
-            json!({"state": "completed", "outputs": outputs})
-        }
-        Err(error) => {
+        None => json!({"state": "running", "phase": flight.stages().current().label()}),
+        Some(Ok(_)) => json!({"state": "completed"}),
+        Some(Err(error)) => {
             json!({"state": error.terminal().label(), "code": error.code().label(), "message": error.to_string()})
         }
     }

@@ -2,7 +2,7 @@
 //! because its connection went. Whichever way, it ends exactly once.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,6 +33,40 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
+impl Answer {
+    /// An answer that needed no Execution.
+    pub(super) fn at_once(
+        request: RequestId,
+        received: Instant,
+        role: Role,
+        provider: Option<Arc<str>>,
+        outcome: Outcome,
+    ) -> Self {
+        let spent = Spent { total: received.elapsed(), ..Spent::default() };
+        Self { request, execution: None, role: Some(role), provider, spent, outcome }
+    }
+}
+
+/// What a caller's connection cannot take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// Its client gives up soon after: the call is answered then with where to collect its outcome, and goes on.
+    pub answer_within: Option<Duration>,
+    /// A reply with more bytes cannot be delivered whole: it is kept to be collected.
+    pub reply_bytes: Option<usize>,
+}
+
+impl Bounds {
+    /// Whether this outcome cannot be delivered whole.
+    pub(super) fn are_passed_by(&self, outcome: &Outcome) -> bool {
+        is_longer(outcome, self.reply_bytes)
+    }
+}
+
+fn is_longer(outcome: &Outcome, limit: Option<usize>) -> bool {
+    limit.is_some_and(|limit| outcome.as_ref().is_ok_and(|reply| reply.bytes() > limit))
+}
+
 /// What a waiter is told.
 #[derive(Debug)]
 pub enum News {
@@ -55,6 +89,10 @@ pub struct Waiter {
     role: Role,
     received: Instant,
     patience: Duration,
+    /// Why it leaves when its patience ends.
+    then: Leaving,
+    /// A larger reply is kept to be collected.
+    keep_above: Option<usize>,
     seen: Option<u64>,
     seated: bool,
     registered: bool,
@@ -72,6 +110,8 @@ pub struct Arrival {
     pub received: Instant,
     /// How long it waits at most.
     pub patience: Duration,
+    /// What its connection cannot take.
+    pub bounds: Bounds,
     /// Whether it wants the text as it is made.
     pub wants_text: bool,
 }
@@ -98,6 +138,10 @@ impl Waiter {
         role: Role,
         arrival: Arrival,
     ) -> Self {
+        let (patience, then) = match arrival.bounds.answer_within {
+            Some(within) if within < arrival.patience => (within, Leaving::AnsweredEarly),
+            Some(_) | None => (arrival.patience, Leaving::DeadlineCame),
+        };
         Self {
             watch,
             flight,
@@ -106,7 +150,9 @@ impl Waiter {
             principal: arrival.principal,
             role,
             received: arrival.received,
-            patience: arrival.patience,
+            patience,
+            then,
+            keep_above: arrival.bounds.reply_bytes,
             seen: arrival.wants_text.then_some(0),
             seated: true,
             registered: false,
@@ -157,8 +203,7 @@ impl Waiter {
     ///
     /// Cancel safe.
     pub async fn answer(&mut self) -> Answer {
-        let until = Deadline::since(self.received, self.patience);
-        let answered = until
+        let answered = Deadline::since(self.received, self.patience)
             .limit(async {
                 loop {
                     if let News::Answer(answer) = std::future::poll_fn(|cx| self.poll_news(cx)).await {
@@ -180,13 +225,24 @@ impl Waiter {
         Deadline::since(self.received, self.patience).instant()
     }
 
-    /// Its own deadline came: it leaves with an answer that says so.
+    /// Its wait is over: it leaves with an answer that says so.
     pub fn give_up(&mut self) -> Answer {
-        let still_running = self.leave(Leaving::DeadlineCame);
-        if still_running {
-            self.watch.keep(self.request, self.principal, &self.flight);
+        // It may have landed, or been taken back, since this waiter last looked.
+        match self.flight.look(self.seat, None, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Sight::Landed(outcome)) => return self.end(outcome),
+            Poll::Ready(Sight::Cancelled) => return self.end(Err(Arc::new(CallError::Cancelled))),
+            Poll::Ready(Sight::Text(_)) | Poll::Pending => {}
         }
-        let error = CallError::WaiterTimeout { request: self.request, after: self.patience, still_running };
+        let still_running = self.leave(self.then);
+        if still_running {
+            self.watch.keep(self.request, self.principal, Terminal::Timeout, &self.flight);
+        }
+        let (request, after) = (self.request, self.patience);
+        let error = if still_running && self.then == Leaving::AnsweredEarly {
+            CallError::AnsweredEarly { request, after }
+        } else {
+            CallError::WaiterTimeout { request, after, still_running }
+        };
         self.end(Err(Arc::new(error)))
     }
 
@@ -198,6 +254,9 @@ impl Waiter {
         self.done = true;
         // After landing, or after the call was taken back, this only clears the seat.
         self.leave(Leaving::Cancelled);
+        if is_longer(&outcome, self.keep_above) {
+            self.watch.keep(self.request, self.principal, Terminal::Completed, &self.flight);
+        }
         let answer = Answer {
             request: self.request,
             execution: Some(self.flight.execution()),
@@ -240,9 +299,9 @@ impl Drop for Waiter {
         if self.done {
             return;
         }
-        let goes_on = self.leave(Leaving::ConnectionGone);
-        if goes_on && self.flight.tool().effect != Effect::Read {
-            self.watch.keep(self.request, self.principal, &self.flight);
+        let collectable = self.leave(Leaving::ConnectionGone);
+        if collectable && self.flight.tool().effect != Effect::Read {
+            self.watch.keep(self.request, self.principal, Terminal::Cancelled, &self.flight);
         }
         // Nobody is there to be answered; the call's record still ends once.
         self.end(Err(Arc::new(CallError::Cancelled)));

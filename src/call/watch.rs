@@ -13,6 +13,8 @@ use crate::call::key::BuildKeyHasher;
 use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
+use crate::phase::Terminal;
+use crate::tool::Found;
 
 /// How long an outcome is kept for who could not wait for it.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
@@ -26,6 +28,8 @@ struct Kept {
     request: RequestId,
     principal: PrincipalId,
     since: Instant,
+    /// How the call ended for its caller, whose record may be forgotten sooner.
+    ended: Terminal,
     flight: Arc<Flight>,
 }
 
@@ -75,8 +79,14 @@ impl Watch {
     }
 
     /// Keeps what this flight lands with for who could not wait.
-    pub(super) fn keep(&self, request: RequestId, principal: PrincipalId, flight: &Arc<Flight>) {
-        let kept = Kept { request, principal, since: Instant::now(), flight: Arc::clone(flight) };
+    pub(super) fn keep(
+        &self,
+        request: RequestId,
+        principal: PrincipalId,
+        ended: Terminal,
+        flight: &Arc<Flight>,
+    ) {
+        let kept = Kept { request, principal, since: Instant::now(), ended, flight: Arc::clone(flight) };
         self.kept.lock().push_back(kept);
         self.sweep();
     }
@@ -91,7 +101,8 @@ impl Watch {
             if !too_old && kept.len() <= KEPT_OUTCOMES && bytes <= KEPT_BYTES {
                 return;
             }
-            bytes -= oldest.bytes();
+            // One that was still at work when the sum was taken may have landed since.
+            bytes = bytes.saturating_sub(oldest.bytes());
             kept.pop_front();
         }
     }
@@ -101,22 +112,26 @@ impl Watch {
         self.active.lock().len()
     }
 
-    /// What the daemon knows of one request of this principal.
-    pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Value> {
+    /// What the daemon knows of one request of this principal, with the reply if that was kept.
+    pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Found> {
         let kept = {
             let kept = self.kept.lock();
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);
-            kept.map(|kept| Arc::clone(&kept.flight))
+            kept.map(|kept| (kept.ended, Arc::clone(&kept.flight)))
         };
         let active = self.active.lock().get(&request).filter(|active| active.principal == who).cloned();
-        let mut found = match active {
-            Some(active) => shown::under_way(request, &active),
-            None => shown::ended(&self.lifecycle.find(who, request)?, kept.as_deref()),
+        let outcome = kept.as_ref().map(|(_, flight)| flight.outcome().cloned());
+        let work = kept.as_ref().map(|(_, flight)| &**flight);
+        let mut about = match (active, self.lifecycle.find(who, request), &kept) {
+            (Some(active), _, _) => shown::under_way(request, &active),
+            (None, Some(record), _) => shown::ended(&record, work),
+            (None, None, Some((ended, flight))) => shown::forgotten(request, *ended, flight),
+            (None, None, None) => return None,
         };
-        if let (Some(flight), Value::Object(members)) = (kept, &mut found) {
-            members.insert("work".into(), shown::collected(&flight));
+        if let (Some(flight), Some(outcome), Value::Object(members)) = (work, &outcome, &mut about) {
+            members.insert("work".into(), shown::work(flight, outcome.as_ref()));
         }
-        Some(found)
+        Some(Found { about, reply: outcome.flatten().and_then(Result::ok) })
     }
 
     /// This principal's calls under way, the oldest first.

@@ -60,3 +60,6 @@ pub(super) fn sessions(totals: &Totals, executions: &ExecutionTotals) -> Value {
 fn millis(span: Duration) -> Value {
     (span.as_secs_f64() * 1e3).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,9 @@ pub enum RegistryError {
     },
 }
 
+/// The longest name of a tool, in bytes.
+const LONGEST_NAME: usize = 64;
+
 /// All tools and providers.
 pub struct Registry {
     tools: Vec<Arc<Tool>>,
@@ -114,7 +117,7 @@ impl Registry {
 
     fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-        if entry.name.is_empty() || entry.name.len() > 64 || !entry.name.bytes().all(fits) {
+        if entry.name.is_empty() || entry.name.len() > LONGEST_NAME || !entry.name.bytes().all(fits) {
             return Err(RegistryError::Name(entry.name));
         }
         let name: Arc<str> = Arc::from(&*entry.name);
@@ -145,6 +148,10 @@ impl Registry {
 
     /// Names near to one that is not there, nearest first.
     pub fn near(&self, name: &str) -> Vec<String> {
+        if name.len() > LONGEST_NAME {
+            // Nothing is near to it, and to look would take memory for each of its characters.
+            return Vec::new();
+        }
         let mut near: Vec<_> = self
             .tools
             .iter()

@@ -1,4 +1,4 @@
-//! The text that is being made: a bounded replay for those who join late.
+//! Text in progress: the latest of it, for everybody who waits, whenever they came.
 
 /// Text in progress that is kept for those who join late. More than a screen or two helps nobody.
 const RETAINED_TEXT_BYTES: usize = 64 * 1024;
@@ -12,6 +12,7 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// More was told.
     pub(super) fn push(&mut self, piece: &str) {
         self.text.push_str(piece);
         if self.text.len() > 2 * RETAINED_TEXT_BYTES {
