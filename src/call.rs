@@ -30,7 +30,9 @@ pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+mod shown;
 mod told;
+mod views;
 pub mod waiter;
 pub mod watch;
 
@@ -41,13 +43,16 @@ pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
 use budget::Budget;
 use cache::OutcomeCache;
-use flight::{Boarding, Flight, FlightRules};
+use flight::{About, Boarding, Flight, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
 use permits::{Holder, Leases};
-use queue::{Pool, PoolView, Share};
+use queue::{Pool, Share};
 use waiter::Arrival;
 use watch::Watch;
+
+/// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
+pub const METADATA_BYTES: usize = 10_240;
 
 /// What a caller may say about its call beside the arguments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -205,6 +210,7 @@ impl Calls {
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
+        let metadata = metadata(call.extra)?;
         let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
@@ -222,8 +228,10 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let Some(provider) = self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name()))
-        else {
+        let (Some(provider), Some(limit)) = (
+            self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name())),
+            self.path.timeouts.get(prepared.provider),
+        ) else {
             unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
         };
         let keep = self.flights.cache().keeps(policy, tool);
@@ -245,6 +253,7 @@ impl Calls {
             provider,
             rules: self.rules,
             keep,
+            about: About { model: prepared.model, timeout: tool.timeout.min(*limit), metadata },
             at: received,
             priority: options.priority,
             until: Deadline::since(received, patience),
@@ -309,32 +318,6 @@ impl Calls {
         answer
     }
 
-    /// The tools and providers.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// Calls under way and kept.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-
-    /// Calls in the air.
-    pub fn flights(&self) -> &Arc<Flights> {
-        &self.flights
-    }
-
-    /// Who holds permits.
-    pub fn leases(&self) -> &Arc<Leases> {
-        &self.path.leases
-    }
-
-    /// The pool that all providers share, and each provider's, with their names.
-    pub fn pools(&self) -> (PoolView, Vec<(Arc<str>, PoolView)>) {
-        let each = self.path.pools.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
-        (self.path.global.view(), each)
-    }
-
     /// Refuses new calls, and answers those that wait for their turn.
     pub fn start_draining(&self) {
         self.path.lifecycle.start_draining();
@@ -361,6 +344,14 @@ fn parse(arguments: &str) -> Result<Value, CallError> {
         .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
 }
 
+/// What a request brings beside its arguments, to be kept with its Execution.
+fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
+    match extra.map(str::len) {
+        Some(bytes) if bytes > METADATA_BYTES => Err(CallError::Metadata { bytes, limit: METADATA_BYTES }),
+        Some(_) | None => Ok(extra.map(Into::into)),
+    }
+}
+
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
     let Run { mut guard, job, provider, caller } = run;
@@ -382,7 +373,6 @@ async fn fly(path: Arc<Path>, run: Run) {
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
     let outcome = settle(worked, &flight, began, path.max_reply_bytes);
-    path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
     guard.land(outcome);
 }
 
@@ -396,8 +386,7 @@ impl Path {
         caller: &Caller,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
-        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
-        else {
+        let Some(pool) = self.pools.get(provider) else {
             unreachable!("a call is prepared for a provider of the catalogue");
         };
         let stages = flight.stages();
@@ -411,7 +400,7 @@ impl Path {
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
-        let limit = flight.tool().timeout.min(*provider_timeout);
+        let limit = flight.about().timeout;
         let deadline = Deadline::since(start, limit);
         let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
         let mut lease = self.leases.grant(permit, global, holder);

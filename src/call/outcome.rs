@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::call::canonical::CanonicalError;
 use crate::ids::{ExecutionId, RequestId};
-use crate::phase::Terminal;
+use crate::phase::{ExecutionEnd, Refusal, Terminal};
 use crate::provider::{Fault, Reply};
 use crate::tool::Misfit;
 
@@ -174,6 +174,14 @@ pub enum CallError {
     /// An argument does not fit the tool's schema.
     #[error("{0}")]
     Misfit(#[from] Misfit),
+    /// What the request brings beside its arguments is too large to be kept with its Execution.
+    #[error("Metadata size ({bytes} bytes) exceeds limit ({limit} bytes)")]
+    Metadata {
+        /// How large it is, as JSON.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// The arguments have no canonical form.
     #[error("arguments: {0}")]
     Arguments(#[from] CanonicalError),
@@ -280,7 +288,7 @@ impl CallError {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Expired { .. } => Code::Unauthorized,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
-            Self::Misfit(_) | Self::Arguments(_) => Code::ValidationError,
+            Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) => Code::ValidationError,
             Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
                 Code::OverCapacity
             }
@@ -296,6 +304,43 @@ impl CallError {
         }
     }
 
+    /// How the call ended that is answered with it.
+    pub fn terminal(&self) -> Terminal {
+        match self {
+            // OVER_CAPACITY on the wire, but the work was done.
+            Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => Terminal::Error,
+            _ => self.code().terminal(),
+        }
+    }
+
+    /// Why the call was refused, if it was.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if self.terminal() != Terminal::Rejected {
+            return None;
+        }
+        Some(match self {
+            Self::Full { full, .. } => match full {
+                Full::Executions { .. } => Refusal::Sessions,
+                Full::Queue { .. } | Full::Share { .. } | Full::Late { .. } => Refusal::Queue,
+                Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
+            },
+            Self::Metadata { .. } => Refusal::Metadata,
+            Self::ShuttingDown => Refusal::ShuttingDown,
+            _ => Refusal::Invalid,
+        })
+    }
+
+    /// How the Execution ended whose outcome it is.
+    pub fn execution_end(&self) -> ExecutionEnd {
+        match self.terminal() {
+            Terminal::Completed => unreachable!("no error completes a call"),
+            Terminal::Timeout => ExecutionEnd::Timeout,
+            Terminal::Cancelled => ExecutionEnd::Cancelled,
+            Terminal::Rejected if self.refusal() == Some(Refusal::ShuttingDown) => ExecutionEnd::Cancelled,
+            Terminal::Error | Terminal::Rejected => ExecutionEnd::Error,
+        }
+    }
+
     /// Whether the same call may do better later.
     pub fn retryable(&self) -> bool {
         match self {
@@ -303,6 +348,7 @@ impl CallError {
             | Self::Expired { .. }
             | Self::NoSuchTool { .. }
             | Self::Misfit(_)
+            | Self::Metadata { .. }
             | Self::Arguments(_)
             | Self::AnsweredEarly { .. }
             | Self::Cancelled
@@ -334,6 +380,7 @@ impl CallError {
         match self {
             Self::Misfit(misfit) => Some(&misfit.path),
             Self::Arguments(_) => Some("arguments"),
+            Self::Metadata { .. } => Some("_meta"),
             _ => None,
         }
     }

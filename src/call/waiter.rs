@@ -12,7 +12,7 @@ use crate::call::outcome::{CallError, Outcome};
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
-use crate::lifecycle::{Record, Role, Spent};
+use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::tool::{Effect, Tool};
 
@@ -265,8 +265,12 @@ impl Waiter {
             spent: self.spent(Instant::now()),
             outcome,
         };
-        self.watch
-            .ended(record(self.principal, Arc::clone(&self.flight.tool().name), &answer), self.registered);
+        let mut record = record(self.principal, Arc::clone(&self.flight.tool().name), &answer);
+        record.seen = Some(Seen::of(&self.flight, self.received));
+        if record.model.is_none() {
+            record.model.clone_from(&self.flight.about().model);
+        }
+        self.watch.ended(record, self.registered);
         answer
     }
 
@@ -306,17 +310,20 @@ impl Drop for Waiter {
 
 /// The record of a finished call.
 pub(super) fn record(principal: PrincipalId, tool: Arc<str>, answer: &Answer) -> Record {
-    let code = answer.outcome.as_ref().err().map(|error| error.code());
+    let error = answer.outcome.as_ref().err();
     Record {
         request: answer.request,
         execution: answer.execution,
         principal,
         tool,
         provider: answer.provider.clone(),
+        model: answer.outcome.as_ref().ok().and_then(|reply| reply.model.clone()),
         role: answer.role,
-        terminal: code.map_or(Terminal::Completed, crate::call::outcome::Code::terminal),
-        code: code.map(crate::call::outcome::Code::label),
+        terminal: error.map_or(Terminal::Completed, |error| error.terminal()),
+        code: error.map(|error| error.code().label()),
+        refusal: error.and_then(|error| error.refusal()),
         spent: answer.spent,
+        seen: None,
     }
 }
 

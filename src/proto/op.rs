@@ -10,16 +10,15 @@ use serde_json::value::RawValue;
 use crate::call::{Answer, CallError, Options, Priority};
 use crate::config::Ladder;
 use crate::ids::{ClientSessionId, epoch_ms};
-use crate::lifecycle::Role;
-use crate::proto::{
-    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
-};
+use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
 
+mod answer;
 mod simple;
 
+pub use answer::push_answer;
 use simple::Mode;
 
 /// One op connection.
@@ -323,79 +322,6 @@ fn cancel(to: To<'_>) -> Request<'_> {
     };
     let acknowledge = Some(close(reply("cancelled", to)));
     Request::Cancel { id: Cow::Borrowed(id), acknowledge, in_turn }
-}
-
-/// Appends `"outputs":…,"metadata":…`, or `"error":…,"metadata":…`.
-pub fn push_answer(out: &mut String, answer: &Answer) {
-    match &answer.outcome {
-        Ok(reply) => {
-            out.push_str("\"outputs\":");
-            out.push_str(reply.content());
-        }
-        Err(error) => {
-            out.push_str("\"error\":");
-            push_error(out, error);
-        }
-    }
-    push_metadata(out, answer);
-}
-
-/// Appends how the caller came to its result, and `,"metadata":…`.
-fn push_metadata(out: &mut String, answer: &Answer) {
-    if answer.outcome.is_ok() {
-        match answer.role {
-            Some(Role::Follower) => out.push_str(",\"from_inflight\":true"),
-            Some(Role::Cache) => out.push_str(",\"from_cache\":true"),
-            Some(Role::Leader) | None => {}
-        }
-    }
-    out.push_str(",\"metadata\":{\"request_id\":\"");
-    answer.request.write_to(out);
-    if let Some(execution) = answer.execution {
-        out.push_str("\",\"session_id\":\"");
-        execution.write_to(out);
-    }
-    if let Some(role) = answer.role {
-        out.push_str("\",\"role\":\"");
-        out.push_str(role.label());
-    }
-    out.push_str(if answer.execution.is_some() { "\",\"executed\":true" } else { "\",\"executed\":false" });
-    push_latency(out, answer);
-    if let Some(provider) = &answer.provider {
-        out.push_str(",\"provider\":");
-        push_json_string(out, provider);
-    }
-    if let Ok(reply) = &answer.outcome {
-        if let Some(model) = &reply.model {
-            out.push_str(",\"model\":");
-            push_json_string(out, model);
-        }
-        if let Some(usage) = reply.usage {
-            out.push_str(",\"usage\":{\"prompt_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
-            out.push_str(",\"completion_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
-            out.push('}');
-        }
-    }
-    out.push('}');
-}
-
-fn push_latency(out: &mut String, answer: &Answer) {
-    let spent = &answer.spent;
-    out.push_str(",\"latency\":{");
-    let parts = [
-        ("\"total_ms\":", spent.total),
-        (",\"queue_ms\":", spent.queue),
-        (",\"permit_ms\":", spent.permit),
-        (",\"provider_ms\":", spent.provider),
-        (",\"overhead_ms\":", spent.overhead()),
-    ];
-    for (name, span) in parts {
-        out.push_str(name);
-        push_ms(out, span);
-    }
-    out.push('}');
 }
 
 fn options(

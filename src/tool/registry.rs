@@ -50,6 +50,8 @@ pub struct Prepared {
     pub provider: usize,
     /// Content hash of the definition with provider, place and model.
     pub definition: u64,
+    /// The model that is asked, where one is.
+    pub model: Option<Arc<str>>,
     /// The work.
     pub job: Box<dyn Job>,
 }
@@ -172,20 +174,20 @@ impl Registry {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
                 let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
-                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, job }))
+                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, model: None, job }))
             }
             Work::Prompt(prompt) => {
                 let (provider, entry) = self.choose(&arguments)?;
                 let asked = arguments.get("model").and_then(Value::as_str);
                 let model = asked.map_or_else(|| Arc::clone(&entry.model), Arc::from);
                 let definition = definition_at(tool, entry, &model);
-                let request = prompt.question(model, &arguments);
+                let request = prompt.question(Arc::clone(&model), &arguments);
                 let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
-                Ok(Some(Prepared { provider, definition, job }))
+                Ok(Some(Prepared { provider, definition, model: Some(model), job }))
             }
             Work::Custom(work) => {
                 let job = work.job(&arguments);
-                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, job }))
+                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, model: None, job }))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::call::flight::{Boarding, FlightRules};
+use crate::call::flight::{About, Boarding, FlightRules};
 use crate::call::flights::{Aboard, RunGuard};
 use crate::call::key::CallKey;
 use crate::call::permits::Lease;
@@ -149,6 +149,7 @@ impl Rig {
             provider,
             rules,
             keep: None,
+            about: About::default(),
             at,
             priority: Priority::Medium,
             until: Deadline::since(at, Duration::from_secs(60)),

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::call::{Answer, Bounds, CallError, Full};
-use crate::proto::op::{To, close, push_metadata, reply};
+use crate::proto::op::answer::push_metadata;
+use crate::proto::op::{To, close, reply};
 use crate::proto::{WAIT_FOR_TURN, push_error as push_error_object};
 use crate::provider::{Collects, Reply, content};
 
