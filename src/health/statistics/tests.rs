@@ -141,6 +141,7 @@ async fn a_session_is_allocated_then_processing_then_completed() {
     let rig = Rig::new(&[("SESSION_MAX_INFLIGHT", "1")]);
     let first = rig.submit("{\"k\":1}", Some("{\"acme/tenant\":7}"));
     let Submitted::Waiting(mut first) = first else { panic!("it is answered") };
+    tokio::time::advance(Duration::from_millis(500)).await;
     let mut second = rig.wait("{\"k\":2}");
     settle().await;
     let (working, queued) = (rig.shown(&first), rig.shown(&second));
@@ -152,7 +153,7 @@ async fn a_session_is_allocated_then_processing_then_completed() {
     );
     assert!(working["session"]["started_at"].is_string() && queued["session"]["started_at"].is_null());
     assert_eq!(rig.calls.active(PrincipalId(0))["active_requests"], json!([working.clone(), queued]));
-    tokio::time::advance(Duration::from_millis(1500)).await;
+    tokio::time::advance(Duration::from_millis(1000)).await;
     rig.open();
     first.answer().await.outcome.unwrap();
     let ended = rig.shown(&first);
