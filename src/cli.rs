@@ -11,6 +11,7 @@ use crate::client::{Client, ClientError, ConnectError, Endpoint, explain};
 use crate::config::Secret;
 
 pub mod call;
+pub mod doctor;
 pub mod healthcheck;
 mod result;
 pub mod serve;
@@ -63,6 +64,8 @@ pub enum Command {
     Tools(tools::ToolsArgs),
     /// Show what the daemon counts
     Stats(stats::StatsArgs),
+    /// Ask the daemon what is wrong and what to do: timeouts, providers, clients, limits
+    Doctor(doctor::DoctorArgs),
     /// Ask whether the daemon is well: exit code 0 or 1
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -113,6 +116,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Call(args) => call::run(&args),
         Command::Tools(args) => tools::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     }
 }

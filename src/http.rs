@@ -31,13 +31,14 @@ pub async fn route(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answe
     match request.uri().path() {
         "/healthz" | "/readyz" => health(hub, request.uri().path()),
         "/api/v1/stats" if method == Method::GET => json(StatusCode::OK, hub.calls.server_stats().to_string()),
+        "/api/v1/doctor" if method == Method::GET => json(StatusCode::OK, hub.doctor().to_string()),
         "/api/v1/execute" if method == Method::POST => execute(hub, peer, request).await,
-        "/api/v1/stats" => not_allowed("GET"),
+        "/api/v1/stats" | "/api/v1/doctor" => not_allowed("GET"),
         "/api/v1/execute" => not_allowed("POST"),
         _ => refused(
             StatusCode::NOT_FOUND,
             &CallError::Invalid(
-                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, /healthz, /readyz, and WebSocket upgrades".into(),
+                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, GET /api/v1/doctor, /healthz, /readyz, and WebSocket upgrades".into(),
             ),
         ),
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::call::{Answer, CallError, Options, Priority};
+use crate::call::{Answer, Bounds, CallError, Options, Priority};
+use crate::clients::{Met, Patience};
 use crate::config::Ladder;
 use crate::ids::{ClientSessionId, epoch_ms};
 use crate::lifecycle::Role;
 use crate::proto::{
-    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
+    CallFrame, ClientInfo, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
 };
-use crate::provider::push_json_string;
+use crate::provider::{content, push_json_string};
 use crate::telemetry::push_timestamp;
 use crate::tool::Dedup;
 
@@ -29,6 +30,7 @@ pub struct Op {
     admitted: bool,
     greeted: bool,
     mode: Mode,
+    met: Option<Met>,
 }
 
 /// Whom an answer goes to: the client's id of the request, as JSON text.
@@ -106,10 +108,10 @@ impl Execute<'_> {
 impl Op {
     /// A connection that has not said hello. `admitted`: it needs no token in its hello.
     pub fn new(session: ClientSessionId, admitted: bool) -> Self {
-        Self { session, admitted, greeted: false, mode: Mode::Ordinary }
+        Self { session, admitted, greeted: false, mode: Mode::Ordinary, met: None }
     }
 
-    fn hello(&mut self, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
+    fn hello(&mut self, text: &str, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
         let token = frame.token.as_ref().map(|token| &*token.0);
         if !self.admitted && !view.auth.admits(token) {
             let refused = "{\"op\":\"hello_ack\",\"ok\":false,\"error\":\"unauthorized\"}";
@@ -119,6 +121,7 @@ impl Op {
         if frame.client_info.is_some() {
             self.mode = Mode::Undecided;
         }
+        self.met = introduced(text, view);
         let mut out = String::from("{\"op\":\"hello_ack\",\"ok\":true,\"session_id\":");
         match &frame.session_id {
             // A label of the client's own: it is given back, and nothing goes by it.
@@ -180,7 +183,7 @@ impl Op {
         Request::Reply(refused("error", to, &CallError::Invalid(what.into())))
     }
 
-    fn call<'a>(frame: Frame<'a>, to: To<'a>) -> Request<'a> {
+    fn call<'a>(&self, frame: Frame<'a>, to: To<'a>, view: &View<'_>) -> Request<'a> {
         let invalid = |text: &str| Request::Reply(call_refused(to, &CallError::Invalid(text.into())));
         let Some(tool) = frame.name.or(frame.tool.map(|tool| tool.name)) else {
             return invalid("call_tool needs a `name`");
@@ -193,15 +196,18 @@ impl Op {
             Ok(options) => options,
             Err(text) => return invalid(&text),
         };
+        let patience = self.met.as_ref().map_or(Patience::Unknown, Met::patience);
+        let within = |gets_progress| view.clients.answer_within(patience, gets_progress);
         let (ticket, options) = match to {
             To::Ordinary(id) => {
                 let id: Option<Box<str>> = id.map(Into::into);
-                let options = Options { wants_text: id.is_some(), ..options };
+                let bounds = Bounds { answer_within: within(true), reply_bytes: None };
+                let options = Options { wants_text: id.is_some(), bounds, ..options };
                 (Ticket { progress: id.clone(), id, ..Ticket::default() }, options)
             }
             To::Simple(id) => {
                 let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };
-                (ticket, Options { bounds: simple::BOUNDS, ..options })
+                (ticket, Options { bounds: simple::bounds(within(false)), ..options })
             }
         };
         Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options })
@@ -226,9 +232,9 @@ impl Dialect for Op {
             return waits;
         }
         match &*frame.op.0 {
-            "hello" if !self.greeted => self.hello(&frame, view),
+            "hello" if !self.greeted => self.hello(text, &frame, view),
             _ if !self.greeted => Request::Close(Close::NoHello),
-            "call_tool" | "tool_call" => Self::call(frame, to),
+            "call_tool" | "tool_call" => self.call(frame, to, view),
             "list_tools" => Request::Reply(list_tools(to, view)),
             "cancel" => cancel(to),
             "ping" => Request::Reply(stamped(reply("pong", to))),
@@ -297,6 +303,36 @@ impl Dialect for Op {
     }
 }
 
+/// Who says hello, if it says anything of itself. It is read apart: no other frame has these members.
+fn introduced(hello: &str, view: &View<'_>) -> Option<Met> {
+    #[derive(Default, Deserialize)]
+    struct Hello<'a> {
+        #[serde(borrow, default, rename = "clientInfo")]
+        client_info: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        timeouts: Option<&'a RawValue>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Timeouts {
+        #[serde(default)]
+        shim_secs: Option<f64>,
+        #[serde(default)]
+        client_secs: Option<f64>,
+    }
+    let hello: Hello<'_> = read_object(hello).unwrap_or_default();
+    if hello.client_info.is_none() && hello.timeouts.is_none() {
+        return None;
+    }
+    let client = hello.client_info.map_or_else(ClientInfo::default, |text| ClientInfo::read(text.get()));
+    let Timeouts { shim_secs, client_secs } =
+        hello.timeouts.and_then(|text| read_object(text.get()).ok()).unwrap_or_default();
+    let span = |secs: Option<f64>| {
+        secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|span| !span.is_zero())
+    };
+    let (name, version) = client.parts();
+    Some(view.clients.meet(name, version, &[span(shim_secs), span(client_secs)]))
+}
+
 /// What becomes of a request that is answered in turn; none: it has the turn.
 fn in_turn(to: To<'_>, turn: Turn) -> Option<Request<'static>> {
     match turn {
@@ -323,6 +359,12 @@ pub fn push_answer(out: &mut String, answer: &Answer) {
         Ok(reply) => {
             out.push_str("\"outputs\":");
             out.push_str(reply.content());
+        }
+        // The call has not failed: an `error` might be taken for a reason to call again.
+        Err(error) if matches!(**error, CallError::AnsweredEarly { .. }) => {
+            out.push_str("\"outputs\":[");
+            out.push_str(&content::text_block(&error.to_string()));
+            out.push_str("],\"still_running\":true");
         }
         Err(error) => {
             out.push_str("\"error\":");
