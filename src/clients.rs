@@ -133,6 +133,9 @@ impl Clients {
             known.last_ms.store(now, Ordering::Relaxed);
             return Met { seen: Arc::clone(known) };
         }
+        let gives_up = |patience| self.gives_up_first(patience) == GivesUpFirst::Yes;
+        let warned =
+            seen.iter().any(|each| each.name == name && each.version == version && gives_up(each.patience));
         let new = Arc::new(Seen { name, version, patience, last_ms: AtomicU64::new(now) });
         let has_room = seen.len() < SEEN || forget_one(&mut seen);
         if has_room {
@@ -140,7 +143,7 @@ impl Clients {
         }
         drop(seen);
         // One that is not remembered would be warned about again and again.
-        if has_room && self.gives_up_first(patience) == GivesUpFirst::Yes {
+        if has_room && !warned && gives_up(patience) {
             self.warn(&new);
         }
         Met { seen: new }
@@ -163,9 +166,10 @@ impl Clients {
     pub fn answer_within(&self, patience: Patience, gets_progress: bool) -> Option<Duration> {
         let limit = match patience {
             Patience::Unlimited => return None,
-            Patience::Unknown if gets_progress => return None,
+            Patience::Unknown | Patience::Limited { progress_resets: true, .. } if gets_progress => {
+                return None;
+            }
             Patience::Unknown => self.unknown,
-            Patience::Limited { progress_resets: true, .. } if gets_progress => return None,
             Patience::Limited { after, .. } => after,
         };
         // A limit below ten seconds leaves no room for five.
@@ -188,14 +192,22 @@ impl Clients {
 
     /// Every client that is remembered, the one that was there last first.
     pub fn report(&self) -> Vec<Value> {
-        let mut seen = self.seen.lock().clone();
+        let seen = self.seen.lock();
         let now = epoch_ms();
-        // One reference is the list's, one this copy's; the others are connections.
-        let connections = |each: &Arc<Seen>| Arc::strong_count(each).saturating_sub(2);
-        let last =
-            |each: &Arc<Seen>| if connections(each) > 0 { now } else { each.last_ms.load(Ordering::Relaxed) };
-        seen.sort_by_key(|each| std::cmp::Reverse(last(each)));
-        seen.iter().map(|each| self.described(each, connections(each), last(each))).collect()
+        // One reference is the list's, the others are connections.
+        let mut rows: Vec<_> =
+            seen.iter().map(|each| (Arc::strong_count(each).saturating_sub(1), each)).collect();
+        let last = |connections: usize, client: &Seen| match connections {
+            0 => client.last_ms.load(Ordering::Relaxed),
+            _ => now,
+        };
+        rows.sort_by_key(|(connections, each)| {
+            std::cmp::Reverse((*connections > 0, last(*connections, each)))
+        });
+        let described = |(connections, each): (usize, &Arc<Seen>)| {
+            self.described(each, connections, last(connections, each))
+        };
+        rows.into_iter().map(described).collect()
     }
 
     fn described(&self, client: &Seen, connections: usize, last_ms: u64) -> Value {

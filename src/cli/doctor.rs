@@ -46,7 +46,7 @@ fn ask(endpoint: &Endpoint) -> Result<Value, ClientError> {
     let body = endpoint.get(PATH, BUDGET)?;
     let found: Value = serde_json::from_str(&body).map_err(ClientError::Answer)?;
     // Whoever else answers there has no ladder, and must not be found well.
-    if found["ladder"].is_array() && found["problems"].is_array() {
+    if member(&found, "ladder").is_array() && member(&found, "problems").is_array() {
         Ok(found)
     } else {
         Err(ClientError::Answer(serde::de::Error::custom("it has no `ladder` and no `problems`")))
@@ -59,7 +59,7 @@ fn compare_versions(found: &mut Value, own: &str) {
     if daemon == own {
         return;
     }
-    if let Some(problems) = found["problems"].as_array_mut() {
+    if let Some(problems) = found.get_mut("problems").and_then(Value::as_array_mut) {
         problems.push(serde_json::json!({
             "problem": format!("the daemon is version {daemon}, this command {own}"),
             "remedy": "restart the daemon after an update",
@@ -69,7 +69,7 @@ fn compare_versions(found: &mut Value, own: &str) {
 
 /// The findings as a person reads them.
 fn page(place: &str, found: &Value) -> String {
-    let uptime = Duration::from_secs(found["uptime_seconds"].as_u64().unwrap_or_default());
+    let uptime = Duration::from_secs(member(found, "uptime_seconds").as_u64().unwrap_or_default());
     let head = format!("inflightd {} at {place}, up {}", text(found, "version"), span(uptime));
     let sections = [
         ("Timeouts: provider ≤ tool < daemon < shim < client", ladder(found)),
@@ -90,9 +90,9 @@ fn page(place: &str, found: &Value) -> String {
 
 fn ladder(found: &Value) -> Vec<(String, String)> {
     let row = |hop: &Value| {
-        let left = format!("{}  {} s", text(hop, "hop"), hop["timeout_secs"]);
-        let margin = hop["margin_secs"].as_f64();
-        (left, margin.map_or_else(String::new, |margin| format!("{margin} s below the next")))
+        let margin = member(hop, "margin_secs").as_f64();
+        let margin = margin.map_or_else(String::new, |margin| format!(", {margin} s below the next"));
+        (text(hop, "hop").to_owned(), format!("{} s{margin}", seconds(member(hop, "timeout_secs"))))
     };
     items(found, "ladder").iter().map(row).collect()
 }
@@ -114,16 +114,16 @@ fn providers(found: &Value) -> Vec<(String, String)> {
 fn clients(found: &Value) -> Vec<(String, String)> {
     let row = |client: &Value| {
         let name = Some(text(client, "name")).filter(|name| !name.is_empty()).unwrap_or("(no name)");
-        let limit = match &client["limit_secs"] {
+        let limit = match member(client, "limit_secs") {
             Value::Null => "waits as long as it takes".to_owned(),
-            limit => format!("gives up after {limit} s ({})", text(client, "basis")),
+            limit => format!("gives up after {} s ({})", seconds(limit), text(client, "basis")),
         };
         let first = match text(client, "gives_up_first") {
             "yes" => ", before the daemon",
             "without_progress" => ", before the daemon where it asks for no progress",
             _ => "",
         };
-        let seen = match client["connections"].as_u64() {
+        let seen = match member(client, "connections").as_u64() {
             Some(connections @ 1..) => format!("connections: {connections}"),
             Some(0) | None => format!("last seen {}", text(client, "last_seen")),
         };
@@ -133,17 +133,17 @@ fn clients(found: &Value) -> Vec<(String, String)> {
 }
 
 fn limits(found: &Value) -> Vec<(String, String)> {
-    let limits = &found["limits"];
+    let limits = member(found, "limits");
     let used = |name: &str, used: &Value, limit: &Value| (name.to_owned(), format!("{used} of {limit}"));
-    let (connections, executions) = (&limits["connections"], &limits["executions"]);
+    let (connections, executions) = (member(limits, "connections"), member(limits, "executions"));
     let mut rows = vec![
-        used("connections", &connections["open"], &connections["limit"]),
-        used("executions", &executions["active"], &executions["limit"]),
+        used("connections", member(connections, "open"), member(connections, "limit")),
+        used("executions", member(executions, "active"), member(executions, "limit")),
     ];
-    let permits = found["permits"].as_object().into_iter().flatten();
-    rows.extend(
-        permits.map(|(name, view)| used(&format!("permits of {name}"), &view["in_use"], &view["limit"])),
-    );
+    let permits = member(found, "permits").as_object().into_iter().flatten();
+    rows.extend(permits.map(|(name, view)| {
+        used(&format!("permits of {name}"), member(view, "in_use"), member(view, "limit"))
+    }));
     rows
 }
 
@@ -151,12 +151,21 @@ fn problem(problem: &Value) -> String {
     format!("- {}\n  what to do: {}", text(problem, "problem"), text(problem, "remedy"))
 }
 
-fn items<'a>(found: &'a Value, member: &str) -> &'a [Value] {
-    found[member].as_array().map_or(&[], Vec::as_slice)
+/// A member, or null.
+fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
 }
 
-fn text<'a>(value: &'a Value, member: &str) -> &'a str {
-    value[member].as_str().unwrap_or_default()
+fn items<'a>(found: &'a Value, name: &str) -> &'a [Value] {
+    member(found, name).as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    member(value, name).as_str().unwrap_or_default()
+}
+
+fn seconds(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_default()
 }
 
 fn indented(text: &str) -> String {
@@ -194,9 +203,9 @@ mod tests {
         let page = page("ws://here", &found);
         for line in [
             "inflightd 0.0.9 at ws://here, up 3 h 5 min",
-            "  tool  180.0 s      90 s below the next",
+            "  tool    180 s, 90 s below the next",
             "  kimi     has no key: set KIMI_API_KEY to offer it",
-            "  claude-ai 1  gives up after 60.0 s (known), before the daemon; connections: 1",
+            "  claude-ai 1  gives up after 60 s (known), before the daemon; connections: 1",
             "  permits of global  1 of 24",
             "  - the daemon is version 0.0.9, this command 0.1.0",
             "    what to do: restart the daemon after an update",

@@ -31,7 +31,8 @@ const fn limited(secs: u64, progress_resets: bool) -> Patience {
 const TABLE: &[(Name, Patience)] = &[
     // src/client.rs: a command waits as long as the daemon works, or as its own --timeout says, which it tells.
     (Name::Is(crate::ids::CLI_NAME), Patience::Unlimited),
-    // The Python SDK's default name and no default limit: github.com/modelcontextprotocol/python-sdk/issues/1374.
+    // The Python SDK's default name (github.com/TianqiZhang/mcp-client-registry), and no limit by default:
+    // github.com/modelcontextprotocol/python-sdk/issues/1374.
     (Name::Is("mcp"), Patience::Unlimited),
     // Waits until its user cancels: github.com/microsoft/vscode/issues/311595 (the Insiders' name has a suffix).
     (Name::Begins("Visual Studio Code"), Patience::Unlimited),

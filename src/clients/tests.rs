@@ -7,8 +7,8 @@ fn clients() -> Clients {
     Clients::new(DAEMON, UNKNOWN)
 }
 
-fn secs(secs: u64) -> Option<Duration> {
-    Some(Duration::from_secs(secs))
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
 }
 
 fn within(clients: &Clients, name: &str, declared: &[Option<Duration>]) -> [Option<Duration>; 2] {
@@ -19,22 +19,25 @@ fn within(clients: &Clients, name: &str, declared: &[Option<Duration>]) -> [Opti
 #[test]
 fn a_call_is_answered_five_seconds_before_its_client_gives_up() {
     let clients = clients();
-    assert_eq!(within(&clients, "nobody knows me", &[]), [secs(55), None]);
-    assert_eq!(within(&clients, "claude-ai", &[]), [secs(55), secs(55)]);
-    assert_eq!(within(&clients, "claude-code", &[]), [secs(295), None]);
+    assert_eq!(within(&clients, "nobody knows me", &[]), [Some(secs(55)), None]);
+    assert_eq!(within(&clients, "claude-ai", &[]), [Some(secs(55)), Some(secs(55))]);
+    assert_eq!(within(&clients, "claude-code", &[]), [Some(secs(295)), None]);
     assert_eq!(within(&clients, "inflightd-cli", &[]), [None, None]);
 }
 
 #[test]
 fn what_a_client_declares_beats_what_is_known_of_it_and_the_shorter_limit_counts() {
     let clients = clients();
-    assert_eq!(within(&clients, "claude-ai", &[secs(360), secs(450)]), [secs(355), secs(355)]);
-    assert_eq!(within(&clients, "", &[None, secs(30)]), [secs(25), secs(25)]);
+    assert_eq!(
+        within(&clients, "claude-ai", &[Some(secs(360)), Some(secs(450))]),
+        [Some(secs(355)), Some(secs(355))]
+    );
+    assert_eq!(within(&clients, "", &[None, Some(secs(30))]), [Some(secs(25)), Some(secs(25))]);
 }
 
 #[test]
 fn a_limit_too_short_for_five_seconds_is_halved() {
-    assert_eq!(within(&clients(), "", &[secs(4)])[0], secs(2));
+    assert_eq!(within(&clients(), "", &[Some(secs(4))])[0], Some(secs(2)));
 }
 
 #[test]

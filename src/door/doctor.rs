@@ -18,18 +18,25 @@ impl Hub {
     pub fn doctor(&self) -> Value {
         let clients = self.clients.report();
         let open = self.connections.load(Ordering::Relaxed);
-        let mut about = self.calls.health();
-        about["ladder"] = self.hops();
-        about["providers"] = self.providers();
-        about["problems"] = self.problems(&clients, open).into();
-        about["clients"] = clients.into();
-        about["limits"] = json!({
+        let limits = json!({
             "connections": {"open": open, "limit": self.limits.connections},
             "executions": {"active": self.calls.flights().executions(), "limit": self.limits.executions},
             "queue": self.limits.queue,
             "session": self.limits.session,
             "waiters": self.limits.waiters,
         });
+        let problems = self.problems(&clients, open);
+        let mut about = self.calls.health();
+        if let Some(members) = about.as_object_mut() {
+            let own = [
+                ("ladder", self.hops()),
+                ("providers", self.providers()),
+                ("problems", problems.into()),
+                ("clients", clients.into()),
+                ("limits", limits),
+            ];
+            members.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        }
         about
     }
 
@@ -80,13 +87,16 @@ impl Hub {
             let what = "the daemon's timeout is less than 1.5 times the tools': little is left for waiting";
             add(what.into(), "raise DAEMON_TIMEOUT_SECS, or lower the tools' timeouts");
         }
-        for client in clients.iter().filter(|client| client["gives_up_first"] == "yes") {
-            let text = |member| client[member].as_str().unwrap_or_default();
+        for client in clients {
+            let text = |name| client.get(name).and_then(Value::as_str).unwrap_or_default();
+            if text("gives_up_first") != "yes" {
+                continue;
+            }
             let what = format!(
                 "the client {} {} gives up after {}s, before the daemon does after {}s",
                 text("name"),
                 text("version"),
-                client["limit_secs"],
+                client.get("limit_secs").and_then(Value::as_f64).unwrap_or_default(),
                 self.ladder.daemon.as_secs_f64(),
             );
             let remedy = "raise the client's own limit, or lower DAEMON_TIMEOUT_SECS; until then its longer calls are \

@@ -8,16 +8,16 @@ use serde_json::value::RawValue;
 
 use crate::call::{Answer, Bounds, CallError, Options, Priority};
 use crate::clients::{Met, Patience};
-use crate::config::Ladder;
 use crate::ids::{ClientSessionId, epoch_ms};
 use crate::lifecycle::Role;
 use crate::proto::{
-    CallFrame, ClientInfo, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
+    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
 };
 use crate::provider::{content, push_json_string};
 use crate::telemetry::push_timestamp;
 use crate::tool::Dedup;
 
+mod hello;
 mod simple;
 
 use simple::Mode;
@@ -121,7 +121,7 @@ impl Op {
         if frame.client_info.is_some() {
             self.mode = Mode::Undecided;
         }
-        self.met = introduced(text, view);
+        self.met = hello::introduced(text, view);
         let mut out = String::from("{\"op\":\"hello_ack\",\"ok\":true,\"session_id\":");
         match &frame.session_id {
             // A label of the client's own: it is given back, and nothing goes by it.
@@ -131,7 +131,7 @@ impl Op {
         out.push_str(",\"server\":{\"name\":\"inflightd\",\"version\":\"");
         out.push_str(env!("CARGO_PKG_VERSION"));
         out.push_str("\"},\"timeouts\":{");
-        push_timeouts(&mut out, view.ladder);
+        hello::push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
         Request::Reply(out)
     }
@@ -301,36 +301,6 @@ impl Dialect for Op {
         let id = ticket.id.as_deref();
         call_refused(if ticket.in_turn { To::Simple(id) } else { To::Ordinary(id) }, error)
     }
-}
-
-/// Who says hello, if it says anything of itself. It is read apart: no other frame has these members.
-fn introduced(hello: &str, view: &View<'_>) -> Option<Met> {
-    #[derive(Default, Deserialize)]
-    struct Hello<'a> {
-        #[serde(borrow, default, rename = "clientInfo")]
-        client_info: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        timeouts: Option<&'a RawValue>,
-    }
-    #[derive(Default, Deserialize)]
-    struct Timeouts {
-        #[serde(default)]
-        shim_secs: Option<f64>,
-        #[serde(default)]
-        client_secs: Option<f64>,
-    }
-    let hello: Hello<'_> = read_object(hello).unwrap_or_default();
-    if hello.client_info.is_none() && hello.timeouts.is_none() {
-        return None;
-    }
-    let client = hello.client_info.map_or_else(ClientInfo::default, |text| ClientInfo::read(text.get()));
-    let Timeouts { shim_secs, client_secs } =
-        hello.timeouts.and_then(|text| read_object(text.get()).ok()).unwrap_or_default();
-    let span = |secs: Option<f64>| {
-        secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|span| !span.is_zero())
-    };
-    let (name, version) = client.parts();
-    Some(view.clients.meet(name, version, &[span(shim_secs), span(client_secs)]))
 }
 
 /// What becomes of a request that is answered in turn; none: it has the turn.
@@ -510,19 +480,6 @@ fn stamped(mut out: String) -> String {
     push_timestamp(&mut out, epoch_ms());
     out.push_str("\"}");
     out
-}
-
-fn push_timeouts(out: &mut String, ladder: &Ladder) {
-    let rungs = [
-        ("\"tool_secs\":", ladder.tool()),
-        (",\"daemon_secs\":", ladder.daemon),
-        (",\"shim_secs\":", ladder.shim),
-        (",\"client_secs\":", ladder.client),
-    ];
-    for (name, rung) in rungs {
-        out.push_str(name);
-        push_secs(out, rung);
-    }
 }
 
 /// Appends a span in seconds, with a fraction only where there is one.
