@@ -11,6 +11,7 @@ use crate::client::{Client, ClientError, ConnectError, Endpoint, explain};
 use crate::config::Secret;
 
 pub mod call;
+pub mod doctor;
 pub mod healthcheck;
 mod result;
 pub mod serve;
@@ -66,6 +67,8 @@ pub enum Command {
     Stats(stats::StatsArgs),
     /// Make a token for a principal, and say what to put where
     Token(token::TokenArgs),
+    /// Ask the daemon what is wrong and what to do: timeouts, providers, clients, limits
+    Doctor(doctor::DoctorArgs),
     /// Ask whether the daemon is well: exit code 0 or 1
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -117,6 +120,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tools(args) => tools::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     }
 }

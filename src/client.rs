@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::ids::CLI_NAME;
+
 pub mod endpoint;
+mod fetch;
 mod pulse;
 pub mod wire;
 
@@ -157,7 +160,7 @@ impl Client {
         let params = serde_json::json!({
             "protocolVersion": "2025-11-25",
             "capabilities": {},
-            "clientInfo": {"name": "inflightd-cli", "version": env!("CARGO_PKG_VERSION")},
+            "clientInfo": {"name": CLI_NAME, "version": env!("CARGO_PKG_VERSION")},
         });
         let until = Some(Instant::now() + INITIALIZE_BUDGET);
         client.request("initialize", params, until, &mut |_| {})?;

@@ -19,6 +19,7 @@ mod render;
 mod sources;
 mod values;
 
+pub use build::provider_names;
 pub use ladder::Ladder;
 pub use parse::Wrong;
 pub use principals::PrincipalConfig;
@@ -166,6 +167,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a paid-for call is kept for a caller that lost its connection.
     pub reattach: Duration,
+    /// When a client gives up of whom nothing is known, and which hears nothing of its call.
+    pub unknown_client_limit: Duration,
     /// How long the outcome of a guarded call also answers a twin.
     pub guard_window: Duration,
     /// A TOML file with prompt tools, instead of the built-in ones.

@@ -2,18 +2,21 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::call::{Caller, Calls, ClientSession, Principal};
+use crate::clients::Clients;
 use crate::config::{Config, Ladder, Limits};
 use crate::health::Health;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::proto::{Auth, Turn, View};
 use crate::tasks::Tasks;
+
+mod doctor;
 
 /// Told to every connection at the end. Asking costs a load: a token alone takes a lock that all share.
 #[derive(Debug, Default)]
@@ -55,6 +58,10 @@ pub struct Hub {
     pub ladder: Ladder,
     /// Bounds.
     pub limits: Limits,
+    /// Who the clients are, and when they give up.
+    pub clients: Clients,
+    /// How many connections are open.
+    pub connections: Arc<AtomicUsize>,
     /// Set when connections are to be closed.
     pub closing: Closing,
     /// Where tasks start.
@@ -73,6 +80,8 @@ impl Hub {
             auth: Auth::new(&config.principals, config.limits.queue),
             ladder: config.ladder.clone(),
             limits: config.limits.clone(),
+            clients: Clients::new(config.ladder.daemon, config.unknown_client_limit),
+            connections: Arc::default(),
             closing: Closing::default(),
             tasks,
             sessions: AtomicU64::new(1),
@@ -113,6 +122,7 @@ impl Hub {
             ladder: &self.ladder,
             auth: &self.auth,
             principal,
+            clients: &self.clients,
             turn: Turn::Free,
         }
     }

@@ -40,13 +40,17 @@ pub async fn route(
             refused(StatusCode::NOT_FOUND, &hub.view(principal).no_such_tool(Builtin::ServerStats.name()))
         }
         "/api/v1/stats" if method == Method::GET => json(StatusCode::OK, hub.calls.server_stats().to_string()),
+        "/api/v1/doctor" if method == Method::GET && !principal.allows(Builtin::ServerStats.name()) => {
+            refused(StatusCode::NOT_FOUND, &hub.view(principal).no_such_tool(Builtin::ServerStats.name()))
+        }
+        "/api/v1/doctor" if method == Method::GET => json(StatusCode::OK, hub.doctor().to_string()),
         "/api/v1/execute" if method == Method::POST => execute(hub, hub.caller_at(Arc::clone(principal), peer), request).await,
-        "/api/v1/stats" => not_allowed("GET"),
+        "/api/v1/stats" | "/api/v1/doctor" => not_allowed("GET"),
         "/api/v1/execute" => not_allowed("POST"),
         _ => refused(
             StatusCode::NOT_FOUND,
             &CallError::Invalid(
-                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, /healthz, /readyz, and WebSocket upgrades".into(),
+                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, GET /api/v1/doctor, /healthz, /readyz, and WebSocket upgrades".into(),
             ),
         ),
     }

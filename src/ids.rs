@@ -4,6 +4,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The name by which the commands introduce themselves.
+pub const CLI_NAME: &str = "inflightd-cli";
+
 /// Names one waiter: `req_<16 hex>_<epoch ms>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId {

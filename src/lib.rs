@@ -35,6 +35,8 @@ pub mod shim;
 
 pub mod proto;
 
+pub mod clients;
+
 pub mod health;
 
 pub mod call;

@@ -55,7 +55,6 @@ pub struct Listener {
     address: SocketAddr,
     hub: Arc<Hub>,
     gate: Arc<Gate>,
-    open: Arc<AtomicUsize>,
 }
 
 /// Counts a connection for as long as it lives.
@@ -85,7 +84,7 @@ impl Listener {
     pub fn new(socket: TcpListener, hub: Arc<Hub>, allowed_origins: Vec<String>) -> std::io::Result<Self> {
         let address = socket.local_addr()?;
         let gate = Arc::new(Gate::new(address, allowed_origins));
-        Ok(Self { socket, address, hub, gate, open: Arc::default() })
+        Ok(Self { socket, address, hub, gate })
     }
 
     /// Where it listens.
@@ -111,8 +110,8 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: IpAddr) {
-        let before = self.open.fetch_add(1, Ordering::AcqRel);
-        let open = Open(Arc::clone(&self.open));
+        let before = self.hub.connections.fetch_add(1, Ordering::AcqRel);
+        let open = Open(Arc::clone(&self.hub.connections));
         let limit = self.hub.limits.connections;
         if before >= limit + RESERVED {
             // Told without being read, and without a task.

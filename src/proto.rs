@@ -11,6 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
+use crate::clients::Clients;
 use crate::config::Ladder;
 use crate::provider::push_json_string;
 use crate::tool::{Insight, Registry, Tool};
@@ -34,6 +35,8 @@ pub struct View<'a> {
     pub auth: &'a Auth,
     /// Who asks.
     pub principal: &'a Principal,
+    /// Who the clients are, and when they give up.
+    pub clients: &'a Clients,
     /// Whether a request that is answered in turn is served at once.
     pub turn: Turn,
 }
@@ -236,6 +239,32 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             }
         }
         deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// Who a client says it is.
+#[derive(Debug, Default, Deserialize)]
+pub struct ClientInfo<'a> {
+    /// What it is called.
+    #[serde(borrow, default)]
+    pub name: Option<Str<'a>>,
+    /// Which one it is.
+    #[serde(borrow, default)]
+    pub version: Option<Str<'a>>,
+}
+
+impl<'a> ClientInfo<'a> {
+    /// Reads it; what does not fit says nothing, which is no reason to refuse the client.
+    pub fn read(text: &'a str) -> Self {
+        read_object(text).unwrap_or_default()
+    }
+
+    /// Its name and version, empty where it says none.
+    pub fn parts(&self) -> (&str, &str) {
+        (
+            self.name.as_ref().map_or("", |name| &name.0),
+            self.version.as_ref().map_or("", |version| &version.0),
+        )
     }
 }
 

@@ -112,7 +112,7 @@ impl Endpoint {
         }
     }
 
-    fn reach(&self, until: Instant) -> Result<TcpStream, ConnectError> {
+    pub(super) fn reach(&self, until: Instant) -> Result<TcpStream, ConnectError> {
         // A literal IPv6 address stands in brackets in a URL, and nowhere else.
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let addresses = (host, self.port).to_socket_addrs().map_err(ConnectError::Resolve)?;
@@ -128,6 +128,16 @@ impl Endpoint {
             }
         }
         Err(ConnectError::Reach(last))
+    }
+
+    /// The head of a GET that is no upgrade.
+    pub(super) fn plain_request(&self, path: &str) -> String {
+        let authorization = match &self.token {
+            Some(token) => format!("Authorization: Bearer {}\r\n", token.reveal()),
+            None => String::new(),
+        };
+        let (host, port) = (&self.host, self.port);
+        format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}Connection: close\r\n\r\n")
     }
 
     fn request(&self) -> Result<tungstenite::handshake::client::Request, ConnectError> {

@@ -287,6 +287,13 @@ pub static GROUPS: &[Group] = &[
             follows("SHIM_TIMEOUT_SECS", "360", "When the shim gives up. Unset, 4/3 of the daemon's."),
             follows("CLIENT_TIMEOUT_SECS", "450", "When the client gives up. Unset, 5/3 of the daemon's."),
             key(
+                "UNKNOWN_CLIENT_LIMIT_SECS",
+                Kind::Seconds,
+                "60",
+                "When a client gives up that says nothing of its limit, is not known by name, and hears no progress: \
+                 5 s before, its call is answered with how to collect the outcome. Above DAEMON_TIMEOUT_SECS: never.",
+            ),
+            key(
                 "GUARD_WINDOW_MS",
                 Kind::Milliseconds,
                 "100",

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::call::{Answer, CallError, Options, Priority};
-use crate::config::Ladder;
+use crate::call::{Answer, Bounds, CallError, Options, Priority};
+use crate::clients::{Met, Patience};
 use crate::ids::{ClientSessionId, epoch_ms};
 use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object};
 use crate::provider::push_json_string;
@@ -16,6 +16,7 @@ use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
 
 mod answer;
+mod hello;
 mod simple;
 
 pub use answer::push_answer;
@@ -29,6 +30,7 @@ pub struct Op {
     admitted: bool,
     greeted: bool,
     mode: Mode,
+    met: Option<Met>,
 }
 
 /// Whom an answer goes to: the client's id of the request, as JSON text.
@@ -106,10 +108,10 @@ impl Execute<'_> {
 impl Op {
     /// A connection that has not said hello. `admitted`: it needs no token in its hello.
     pub fn new(session: ClientSessionId, admitted: bool) -> Self {
-        Self { session, admitted, greeted: false, mode: Mode::Ordinary }
+        Self { session, admitted, greeted: false, mode: Mode::Ordinary, met: None }
     }
 
-    fn hello(&mut self, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
+    fn hello(&mut self, text: &str, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
         let token = frame.token.as_ref().map(|token| &*token.0);
         let principal = if self.admitted { None } else { view.auth.admit(token) };
         if principal.is_none() && !self.admitted {
@@ -120,6 +122,7 @@ impl Op {
         if frame.client_info.is_some() {
             self.mode = Mode::Undecided;
         }
+        self.met = hello::introduced(text, view);
         let mut out = String::from("{\"op\":\"hello_ack\",\"ok\":true,\"session_id\":");
         match &frame.session_id {
             // A label of the client's own: it is given back, and nothing goes by it.
@@ -129,7 +132,7 @@ impl Op {
         out.push_str(",\"server\":{\"name\":\"inflightd\",\"version\":\"");
         out.push_str(env!("CARGO_PKG_VERSION"));
         out.push_str("\"},\"timeouts\":{");
-        push_timeouts(&mut out, view.ladder);
+        hello::push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
         match principal {
             Some(principal) => Request::Welcome(out, Arc::clone(principal)),
@@ -184,7 +187,7 @@ impl Op {
         Request::Reply(refused("error", to, &CallError::Invalid(what.into())))
     }
 
-    fn call<'a>(frame: Frame<'a>, to: To<'a>) -> Request<'a> {
+    fn call<'a>(&self, frame: Frame<'a>, to: To<'a>, view: &View<'_>) -> Request<'a> {
         let invalid = |text: &str| Request::Reply(call_refused(to, &CallError::Invalid(text.into())));
         let Some(tool) = frame.name.or(frame.tool.map(|tool| tool.name)) else {
             return invalid("call_tool needs a `name`");
@@ -197,15 +200,18 @@ impl Op {
             Ok(options) => options,
             Err(text) => return invalid(&text),
         };
+        let patience = self.met.as_ref().map_or(Patience::Unknown, Met::patience);
+        let within = |gets_progress| view.clients.answer_within(patience, gets_progress);
         let (ticket, options) = match to {
             To::Ordinary(id) => {
                 let id: Option<Box<str>> = id.map(Into::into);
-                let options = Options { wants_text: id.is_some(), ..options };
+                let bounds = Bounds { answer_within: within(true), reply_bytes: None };
+                let options = Options { wants_text: id.is_some(), bounds, ..options };
                 (Ticket { progress: id.clone(), id, ..Ticket::default() }, options)
             }
             To::Simple(id) => {
                 let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };
-                (ticket, Options { bounds: simple::BOUNDS, ..options })
+                (ticket, Options { bounds: simple::bounds(within(false)), ..options })
             }
         };
         Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options })
@@ -230,9 +236,9 @@ impl Dialect for Op {
             return waits;
         }
         match &*frame.op.0 {
-            "hello" if !self.greeted => self.hello(&frame, view),
+            "hello" if !self.greeted => self.hello(text, &frame, view),
             _ if !self.greeted => Request::Close(Close::NoHello),
-            "call_tool" | "tool_call" => Self::call(frame, to),
+            "call_tool" | "tool_call" => self.call(frame, to, view),
             "list_tools" => Request::Reply(list_tools(to, view)),
             "cancel" => cancel(to),
             "ping" => Request::Reply(stamped(reply("pong", to))),
@@ -402,19 +408,6 @@ fn stamped(mut out: String) -> String {
     push_timestamp(&mut out, epoch_ms());
     out.push_str("\"}");
     out
-}
-
-fn push_timeouts(out: &mut String, ladder: &Ladder) {
-    let rungs = [
-        ("\"tool_secs\":", ladder.tool()),
-        (",\"daemon_secs\":", ladder.daemon),
-        (",\"shim_secs\":", ladder.shim),
-        (",\"client_secs\":", ladder.client),
-    ];
-    for (name, rung) in rungs {
-        out.push_str(name);
-        push_secs(out, rung);
-    }
 }
 
 /// Appends a span in seconds, with a fraction only where there is one.

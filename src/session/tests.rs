@@ -371,3 +371,5 @@ async fn a_connection_that_goes_takes_its_calls_along() {
     settle().await;
     rig.assert_at_rest();
 }
+
+mod client_limits;

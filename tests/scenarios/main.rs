@@ -17,6 +17,7 @@
 )]
 
 mod dedup;
+mod doctor;
 mod doors;
 mod execute;
 mod faults;

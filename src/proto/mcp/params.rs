@@ -22,6 +22,8 @@ pub(super) struct Params<'a> {
     pub(super) cursor: Option<Str<'a>>,
     #[serde(borrow, default, rename = "protocolVersion")]
     pub(super) protocol_version: Option<Str<'a>>,
+    #[serde(borrow, default, rename = "clientInfo")]
+    pub(super) client_info: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     pub(super) meta: Meta<'a>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Meta<'a> {
     pub(super) version: Option<Str<'a>>,
     /// Whether it says what the client can do.
     pub(super) has_capabilities: bool,
+    /// Who calls, as JSON text.
+    pub(super) client_info: Option<&'a str>,
     /// The progress token, as JSON text.
     pub(super) progress: Option<&'a str>,
     /// `inflightd/priority`
@@ -109,11 +113,11 @@ impl<'de> Meta<'de> {
                 map.next_value::<&'de RawValue>()?;
             }
             // They say who calls and how it is traced, not what is asked.
-            "io.modelcontextprotocol/clientInfo"
-            | "io.modelcontextprotocol/logLevel"
-            | "traceparent"
-            | "tracestate"
-            | "baggage" => {
+            "io.modelcontextprotocol/clientInfo" => {
+                let client: &'de RawValue = map.next_value()?;
+                self.client_info = Some(client.get());
+            }
+            "io.modelcontextprotocol/logLevel" | "traceparent" | "tracestate" | "baggage" => {
                 map.next_value::<&'de RawValue>()?;
             }
             "inflightd/priority" => {

@@ -1,10 +1,10 @@
 //! The end of a call, as objects say it: the op protocol and `POST /api/v1/execute`.
 
-use crate::call::Answer;
+use crate::call::{Answer, CallError};
 use crate::lifecycle::Role;
 use crate::proto::op::push_secs;
 use crate::proto::{push_error, push_ms};
-use crate::provider::push_json_string;
+use crate::provider::{content, push_json_string};
 
 /// Appends `"outputs":…,"metadata":…`, or `"error":…,"metadata":…`.
 pub fn push_answer(out: &mut String, answer: &Answer) {
@@ -12,6 +12,12 @@ pub fn push_answer(out: &mut String, answer: &Answer) {
         Ok(reply) => {
             out.push_str("\"outputs\":");
             out.push_str(reply.content());
+        }
+        // The call has not failed: an `error` might be taken for a reason to call again.
+        Err(error) if matches!(**error, CallError::AnsweredEarly { .. }) => {
+            out.push_str("\"outputs\":[");
+            out.push_str(&content::text_block(&error.to_string()));
+            out.push_str("],\"still_running\":true");
         }
         Err(error) => {
             out.push_str("\"error\":");
