@@ -36,13 +36,11 @@ pub async fn route(
     let method = request.method().clone();
     match request.uri().path() {
         "/healthz" | "/readyz" => health(hub, request.uri().path()),
-        "/api/v1/stats" if method == Method::GET && !principal.allows(Builtin::ServerStats.name()) => {
+        // Both tell of everybody's calls: who may not ask the tool may not look here.
+        "/api/v1/stats" | "/api/v1/doctor" if method == Method::GET && !principal.allows(Builtin::ServerStats.name()) => {
             refused(StatusCode::NOT_FOUND, &hub.view(principal).no_such_tool(Builtin::ServerStats.name()))
         }
         "/api/v1/stats" if method == Method::GET => json(StatusCode::OK, hub.calls.server_stats().to_string()),
-        "/api/v1/doctor" if method == Method::GET && !principal.allows(Builtin::ServerStats.name()) => {
-            refused(StatusCode::NOT_FOUND, &hub.view(principal).no_such_tool(Builtin::ServerStats.name()))
-        }
         "/api/v1/doctor" if method == Method::GET => json(StatusCode::OK, hub.doctor().to_string()),
         "/api/v1/execute" if method == Method::POST => execute(hub, hub.caller_at(Arc::clone(principal), peer), request).await,
         "/api/v1/stats" | "/api/v1/doctor" => not_allowed("GET"),
