@@ -28,6 +28,7 @@ pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+pub mod reattach;
 pub mod waiter;
 pub mod watch;
 
@@ -41,6 +42,7 @@ use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
 use permits::{Holder, Lease, Leases};
 use queue::{Permit, Pool, PoolView};
+use reattach::{Attachments, Claim};
 use waiter::Arrival;
 use watch::Watch;
 
@@ -55,11 +57,15 @@ pub struct Options {
     pub dedup: Option<Dedup>,
     /// Whether the caller wants text as it is made.
     pub wants_text: bool,
+    /// Whether it was sent before, over a connection that is lost.
+    pub resume: bool,
 }
 
 /// A call as a door hands it over.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The client's own id of it, as JSON text: what it goes by when it is sent again.
+    pub id: Option<&'a str>,
     /// Which tool.
     pub tool: &'a str,
     /// Its arguments, as JSON text.
@@ -83,6 +89,7 @@ pub struct Calls {
     registry: Registry,
     flights: Arc<Flights>,
     watch: Arc<Watch>,
+    attachments: Attachments,
     path: Arc<Path>,
     digester: Digester,
     rules: FlightRules,
@@ -132,6 +139,7 @@ impl Calls {
         Self {
             flights: Arc::new(Flights::new(limits.executions)),
             watch: Arc::new(Watch::new(lifecycle)),
+            attachments: Attachments::new(config.reattach),
             path: Arc::new(path),
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
@@ -183,21 +191,28 @@ impl Calls {
             let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
             return Ok(Submitted::Answered(self.at_once(caller, tool, request, received, reply)));
         }
+        let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
+        let options = call.options;
+        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
+        let principal = caller.principal.id;
+        let wants_text = options.wants_text;
+        let arrival = Arrival { request, principal, received, patience, wants_text };
+        let claim = Claim::of(caller, call.id);
+        if options.resume
+            && let Some(waiter) = self.resume(claim.as_ref(), tool, &canonical, arrival)?
+        {
+            self.path.lifecycle.resumed();
+            return Ok(waiter.claimed(claim).submitted());
+        }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
-        let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
-        let key = |session| CallKey {
-            principal: caller.principal.id,
-            session,
-            tool: tool.id,
-            definition: prepared.definition,
-            digest,
-        };
-        let key = match call.options.dedup.unwrap_or(tool.dedup) {
+        let key =
+            |session| CallKey { principal, session, tool: tool.id, definition: prepared.definition, digest };
+        let key = match options.dedup.unwrap_or(tool.dedup) {
             Dedup::Principal => Some(key(None)),
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
@@ -213,15 +228,6 @@ impl Calls {
             provider,
             rules: self.rules,
             at: received,
-        };
-        let options = call.options;
-        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
-        let arrival = Arrival {
-            request,
-            principal: caller.principal.id,
-            received,
-            patience,
-            wants_text: options.wants_text,
         };
         let waiter = match self.flights.board(boarding)? {
             Aboard::Joined(flight, seat) => {
@@ -243,13 +249,7 @@ impl Calls {
                 waiter
             }
         };
-        Ok(waiter.landed().map_or_else(
-            |mut waiter| {
-                waiter.register();
-                Submitted::Waiting(waiter)
-            },
-            Submitted::Answered,
-        ))
+        Ok(waiter.claimed(claim).submitted())
     }
 
     /// Polls the Run once; one that is not ready then gets a task.

@@ -8,10 +8,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::call::reattach::Attachment;
 use crate::call::{Caller, Calls, ClientSession, Principal};
 use crate::config::{Config, Ladder, Limits};
 use crate::health::Health;
-use crate::ids::{ClientSessionId, PrincipalId};
+use crate::ids::{ClientSessionId, PrincipalId, SessionKey};
 use crate::proto::{Auth, View};
 use crate::tasks::Tasks;
 
@@ -84,7 +85,7 @@ impl Hub {
 
     /// A caller with a session of its own: a WebSocket has one.
     pub fn new_caller(&self) -> Caller {
-        Caller { principal: self.principal.clone(), session: Arc::new(self.mint()) }
+        Caller { principal: self.principal.clone(), session: Arc::new(self.mint()), attachment: None }
     }
 
     /// The caller that stands for an address over HTTP.
@@ -98,7 +99,12 @@ impl Hub {
             addresses.insert(address, Arc::downgrade(&session));
             session
         });
-        Caller { principal: self.principal.clone(), session }
+        Caller { principal: self.principal.clone(), session, attachment: None }
+    }
+
+    /// What is kept for this caller under the session key that its client brought.
+    pub fn attach(&self, caller: &Caller, key: SessionKey) -> Option<Arc<Attachment>> {
+        self.calls.attachments().attach(caller.principal.id, key)
     }
 
     fn mint(&self) -> ClientSession {

@@ -111,6 +111,7 @@ impl Health {
             unbalanced = !look.is_balanced();
         }
         calls.watch().sweep();
+        calls.attachments().sweep();
         tracing::info!(
             global_in_use = look.global.in_use,
             global_limit = look.global.limit,
@@ -207,6 +208,7 @@ impl Insight for Calls {
                 "joined": totals.joined,
                 "executions_saved": totals.joined,
             },
+            "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
             "permits": permits(&look),
         })
     }

@@ -100,7 +100,7 @@ async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answere
         Ok(options) => options,
         Err(text) => return invalid(text),
     };
-    let call = Call { tool: &execute.tool.0, arguments, extra: None, options };
+    let call = Call { id: None, tool: &execute.tool.0, arguments, extra: None, options };
     let answer = match hub.calls.submit(&hub.caller_at(peer), call) {
         Submitted::Answered(answer) => answer,
         Submitted::Waiting(mut waiter) => waiter.answer().await,

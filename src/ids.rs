@@ -1,8 +1,12 @@
-//! The names of things: minted by the daemon, never taken from a client.
+//! The names of things: minted by the daemon, never taken from a client, but for the key of a client's session.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+mod session_key;
+
+pub use session_key::SessionKey;
 
 /// Names one waiter: `req_<16 hex>_<epoch ms>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -95,6 +95,8 @@ struct Counts {
     calls: AtomicU64,
     executions: AtomicU64,
     joined: AtomicU64,
+    resumed: AtomicU64,
+    resumed_again: AtomicU64,
     completed: AtomicU64,
     timeout: AtomicU64,
     error: AtomicU64,
@@ -111,6 +113,10 @@ pub struct Totals {
     pub executions: u64,
     /// Calls that joined an Execution in the air.
     pub joined: u64,
+    /// Calls sent again that collected their execution or its outcome.
+    pub resumed: u64,
+    /// Calls sent again of which nothing was known, and which ran again: a model's answer may be billed twice.
+    pub resumed_again: u64,
     /// Calls by how they ended.
     pub completed: u64,
     /// See `completed`.
@@ -163,6 +169,16 @@ impl Lifecycle {
         self.counts.joined.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A call that was sent again collected its Execution, or its outcome.
+    pub fn resumed(&self) {
+        self.counts.resumed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call was sent again, and nothing is known of the first time: it runs again.
+    pub fn resumed_again(&self) {
+        self.counts.resumed_again.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An Execution began.
     pub fn opened(&self) {
         self.counts.executions.fetch_add(1, Ordering::Relaxed);
@@ -202,6 +218,8 @@ impl Lifecycle {
             calls: read(&counts.calls),
             executions: read(&counts.executions),
             joined: read(&counts.joined),
+            resumed: read(&counts.resumed),
+            resumed_again: read(&counts.resumed_again),
             completed: read(&counts.completed),
             timeout: read(&counts.timeout),
             error: read(&counts.error),

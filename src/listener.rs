@@ -9,8 +9,8 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -46,6 +46,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 const RESERVED: usize = 4;
 /// tungstenite's buffers: its default of 128 KiB a connection is what idle clients would cost.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
+/// Which daemon took the upgrade: a shim warns when it is another version than its own.
+const VERSION: HeaderName = HeaderName::from_static("inflightd-version");
 /// After an error of accept (no file descriptor is left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -204,7 +206,7 @@ fn switch(
     has_token: bool,
 ) -> Answered {
     let upgraded = hyper::upgrade::on(request);
-    let door = upgrade.door;
+    let (door, session_key) = (upgrade.door, upgrade.session);
     let hub = Arc::clone(&connection.hub);
     let config = socket_config(hub.limits.frame_bytes);
     let tasks = hub.tasks.clone();
@@ -212,9 +214,13 @@ fn switch(
         let Ok(upgraded) = upgraded.await else { return };
         let Some((stream, read)) = taken_over(upgraded) else { return };
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        let caller = hub.new_caller();
+        let mut caller = hub.new_caller();
         match door {
-            Door::Mcp => session::serve(socket, Mcp::default(), hub, caller).await,
+            Door::Mcp => {
+                // The op protocol brings its key in its hello, once it is known who speaks.
+                caller.attachment = session_key.and_then(|key| hub.attach(&caller, key));
+                session::serve(socket, Mcp::default(), hub, caller).await;
+            }
             Door::Op => {
                 let op = Op::new(caller.session.id, has_token);
                 session::serve(socket, op, hub, caller).await;
@@ -229,6 +235,7 @@ fn switch(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept);
+    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     if door == Door::Mcp {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
     }

@@ -9,6 +9,7 @@ use serde::de::{self, Deserializer, Visitor};
 
 use crate::call::{Answer, CallError, Options};
 use crate::config::{Ladder, Secret};
+use crate::ids::{SessionKey, epoch_ms};
 use crate::provider::push_json_string;
 use crate::tool::{Insight, Registry};
 
@@ -103,6 +104,8 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
+    /// This answer to the client's introduction, which brought a session key.
+    Attach(String, SessionKey),
     /// This answer, then the end of the connection.
     ReplyThenClose(String, Close),
     /// The end of the connection.
@@ -141,9 +144,15 @@ pub struct Ticket {
     /// What progress goes by, as JSON text; none: no progress is wanted.
     pub progress: Option<Box<str>>,
     /// Progress messages sent so far.
-    pub told: u32,
+    pub told: u64,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
+}
+
+/// Where the numbers of a call's progress messages begin. They must rise; how far they had come for a call that was
+/// sent before nobody knows, but never more than one came each millisecond.
+fn told_before(resume: bool) -> u64 {
+    if resume { epoch_ms() } else { 0 }
 }
 
 /// One language of clients.

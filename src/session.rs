@@ -275,10 +275,12 @@ where
         match request {
             Request::Nothing => None,
             Request::Reply(text) => {
-                self.outbox.push(text);
-                if !self.dialect.awaits_hello() {
-                    self.pulse.greeted();
-                }
+                self.reply(text);
+                None
+            }
+            Request::Attach(text, key) => {
+                self.caller.attachment = self.hub.attach(&self.caller, key);
+                self.reply(text);
                 None
             }
             Request::ReplyThenClose(text, close) => {
@@ -296,9 +298,19 @@ where
                 }
                 if let Some(call) = self.under_way.find(&id) {
                     call.waiter.cancel_handle().cancel();
+                } else if let Some(attachment) = &self.caller.attachment {
+                    // Begun over a connection that is lost.
+                    attachment.cancel(&id);
                 }
                 None
             }
+        }
+    }
+
+    fn reply(&mut self, text: String) {
+        self.outbox.push(text);
+        if !self.dialect.awaits_hello() {
+            self.pulse.greeted();
         }
     }
 
@@ -318,7 +330,8 @@ where
         if let Some(accepted) = self.dialect.accepted(&ticket, patience) {
             self.outbox.push(accepted);
         }
-        let call = Call { tool: &tool, arguments, extra: extra.as_deref(), options };
+        let id = ticket.id.as_deref();
+        let call = Call { id, tool: &tool, arguments, extra: extra.as_deref(), options };
         match self.hub.calls.submit(&self.caller, call) {
             Submitted::Answered(answer) => {
                 if let Some(text) = self.dialect.answer(&ticket, &answer) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::call::queue::Pool;
+use crate::call::reattach::Attachment;
 use crate::ids::{ClientSessionId, PrincipalId};
 
 /// For whom calls are made.
@@ -37,4 +38,6 @@ pub struct Caller {
     pub principal: Principal,
     /// Through which session.
     pub session: Arc<ClientSession>,
+    /// What is kept for the case that its connection goes; none without a session key.
+    pub attachment: Option<Arc<Attachment>>,
 }

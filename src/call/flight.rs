@@ -3,15 +3,13 @@
 //! Nobody leads: each caller has a seat. A flight can be boarded while it flies; one that is being stopped or has
 //! landed cannot, and whoever comes then opens the next generation.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
@@ -19,6 +17,10 @@ use crate::ids::ExecutionId;
 use crate::phase::Stages;
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
+
+mod stopped;
+
+pub use stopped::Stopped;
 
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
@@ -192,6 +194,22 @@ impl Flight {
         Ok(state.sit_down())
     }
 
+    /// Takes a seat for a caller that had one before: even in a flight that has landed, unless it was stopped.
+    ///
+    /// # Errors
+    /// It was stopped, or is full.
+    pub(super) fn board_again(&self) -> Result<SeatNo, NoSeat> {
+        let mut state = self.state.lock();
+        match state.life {
+            Life::Flying if state.waiting >= self.rules.max_waiters => return Err(NoSeat::Full),
+            Life::Flying => state.stop = Stop::No,
+            // Its outcome is there, or about to be: whoever lands it wakes every seat after.
+            Life::Landed if state.stop != Stop::Now => {}
+            Life::Stopping | Life::Landed => return Err(NoSeat::Over),
+        }
+        Ok(state.sit_down())
+    }
+
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
     /// waiter does not care for text.
     pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
@@ -284,7 +302,7 @@ impl Flight {
 
     /// Resolves when the Run must stop.
     pub fn stopped(self: &Arc<Self>) -> Stopped {
-        Stopped { flight: Arc::clone(self), timer: None }
+        Stopped::new(Arc::clone(self))
     }
 
     /// From here on nobody can board. Says whether it was the first to say so.
@@ -299,6 +317,8 @@ impl Flight {
             return;
         }
         let mut state = self.state.lock();
+        // Nobody is told of the way any more, and who keeps the outcome keeps the flight.
+        state.told = Told::default();
         let wakers: Vec<_> = state
             .seats
             .iter_mut()
@@ -339,6 +359,12 @@ impl Flight {
     /// Whether it was opened with these canonical arguments.
     pub fn has_arguments(&self, arguments: &[u8]) -> bool {
         self.arguments == arguments
+    }
+
+    /// How much memory it takes once it has landed, about.
+    pub(super) fn bytes(&self) -> usize {
+        let reply = self.outcome.get().and_then(|outcome| outcome.as_ref().ok());
+        self.arguments.len() + reply.map_or(0, |reply| reply.bytes())
     }
 
     /// The isolated session its Run works in.
@@ -430,48 +456,4 @@ impl Told {
 
 fn wake(wakers: [Option<Waker>; 2]) {
     wakers.into_iter().flatten().for_each(Waker::wake);
-}
-
-/// Resolves when a Run must stop: nobody waits for it, or the daemon says so.
-///
-/// Cancel safe.
-#[must_use = "a Run that does not look does not stop"]
-pub struct Stopped {
-    flight: Arc<Flight>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Future for Stopped {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let until = {
-                let mut state = self.flight.state.lock();
-                match state.stop {
-                    Stop::Now => return Poll::Ready(()),
-                    Stop::At(until) if until <= Instant::now() => {
-                        state.life = Life::Stopping;
-                        return Poll::Ready(());
-                    }
-                    Stop::At(until) => {
-                        state.run = Some(cx.waker().clone());
-                        until
-                    }
-                    Stop::No => {
-                        state.run = Some(cx.waker().clone());
-                        drop(state);
-                        self.timer = None;
-                        return Poll::Pending;
-                    }
-                }
-            };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            timer.as_mut().reset(until);
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::call::Submitted;
 use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{CallError, Outcome};
+use crate::call::reattach::Claim;
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
@@ -59,6 +61,8 @@ pub struct Waiter {
     seated: bool,
     registered: bool,
     done: bool,
+    /// Where it is found again when its connection goes.
+    claim: Option<Claim>,
 }
 
 /// What makes a waiter.
@@ -111,11 +115,21 @@ impl Waiter {
             seated: true,
             registered: false,
             done: false,
+            claim: None,
         }
     }
 
+    /// Can be found again when its connection goes.
+    pub(super) fn claimed(mut self, claim: Option<Claim>) -> Self {
+        if let Some(claim) = &claim {
+            claim.begin(self.request, self.seat, &self.flight);
+        }
+        self.claim = claim;
+        self
+    }
+
     /// Lists it among the calls under way.
-    pub(super) fn register(&mut self) {
+    fn register(&mut self) {
         self.watch.began(self.request, self.principal, self.role, self.received, &self.flight);
         self.registered = true;
     }
@@ -130,8 +144,19 @@ impl Waiter {
         CancelHandle { flight: Arc::clone(&self.flight), seat: self.seat }
     }
 
+    /// What becomes of its call: one that has landed already needs no place among those under way.
+    pub(super) fn submitted(self) -> Submitted {
+        self.landed().map_or_else(
+            |mut waiter| {
+                waiter.register();
+                Submitted::Waiting(waiter)
+            },
+            Submitted::Answered,
+        )
+    }
+
     /// The answer, if the flight has landed already: no timer, no waker.
-    pub(super) fn landed(mut self) -> Result<Answer, Self> {
+    fn landed(mut self) -> Result<Answer, Self> {
         match self.flight.outcome().cloned() {
             Some(outcome) => Ok(self.end(outcome)),
             None => Err(self),
@@ -183,6 +208,7 @@ impl Waiter {
     /// Its own deadline came: it leaves with an answer that says so.
     pub fn give_up(&mut self) -> Answer {
         let still_running = self.leave(Leaving::DeadlineCame);
+        self.leave_claim();
         if still_running {
             self.watch.keep(self.request, self.principal, &self.flight);
         }
@@ -194,8 +220,19 @@ impl Waiter {
         std::mem::take(&mut self.seated) && self.flight.leave(self.seat, why)
     }
 
+    /// The work may go on, and its outcome be asked for.
+    fn leave_claim(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.leave(self.request);
+        }
+    }
+
     fn end(&mut self, outcome: Outcome) -> Answer {
         self.done = true;
+        if let Some(claim) = self.claim.take() {
+            let taken_back = matches!(&outcome, Err(error) if **error == CallError::Cancelled);
+            if taken_back { claim.forget(self.request) } else { claim.keep(self.request) }
+        }
         // After landing, or after the call was taken back, this only clears the seat.
         self.leave(Leaving::Cancelled);
         let answer = Answer {
@@ -237,6 +274,7 @@ impl Drop for Waiter {
             return;
         }
         let goes_on = self.leave(Leaving::ConnectionGone);
+        self.leave_claim();
         if goes_on && self.flight.tool().effect != Effect::Read {
             self.watch.keep(self.request, self.principal, &self.flight);
         }

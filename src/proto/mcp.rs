@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::call::{Answer, CallError, Code, Options};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
-use crate::proto::{CallFrame, Dialect, Request, Ticket, View, push_ms, push_retry};
+use crate::proto::{CallFrame, Dialect, Request, Ticket, View, push_ms, push_retry, told_before};
 use crate::provider::push_json_string;
 
 mod params;
@@ -205,14 +205,15 @@ impl<'a> Asked<'a> {
         if !arguments.starts_with('{') {
             return invalid("arguments must be an object");
         }
-        let Meta { progress, priority, timeout, dedup, extra, .. } = params.meta;
+        let Meta { progress, priority, timeout, dedup, resume, extra, .. } = params.meta;
         let ticket = Ticket {
             id: Some(self.id.into()),
             progress: progress.map(Into::into),
-            told: 0,
+            told: told_before(resume),
             stateless: self.stateless,
         };
-        let options = Options { priority, timeout, dedup, wants_text: ticket.progress.is_some() };
+        let wants_text = ticket.progress.is_some();
+        let options = Options { priority, timeout, dedup, wants_text, resume };
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 

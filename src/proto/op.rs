@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::call::{Answer, CallError, Options, Priority};
 use crate::config::Ladder;
-use crate::ids::{ClientSessionId, epoch_ms};
+use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
 use crate::lifecycle::Role;
-use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, View, push_error, push_ms};
+use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, View, push_error, push_ms, told_before};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::Dedup;
@@ -36,6 +36,8 @@ struct Frame<'a> {
     #[serde(borrow, default)]
     session_id: Option<Str<'a>>,
     #[serde(borrow, default)]
+    session_key: Option<Str<'a>>,
+    #[serde(borrow, default)]
     name: Option<Str<'a>>,
     #[serde(borrow, default)]
     tool: Option<NamedTool<'a>>,
@@ -47,6 +49,8 @@ struct Frame<'a> {
     timeout_secs: Option<f64>,
     #[serde(borrow, default)]
     dedup: Option<Str<'a>>,
+    #[serde(default)]
+    resume: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,6 +99,12 @@ impl Op {
             let refused = "{\"op\":\"hello_ack\",\"ok\":false,\"error\":\"unauthorized\"}";
             return Request::ReplyThenClose(refused.into(), Close::Unauthorized);
         }
+        let key = frame.session_key.as_ref().map(|key| SessionKey::parse(&key.0));
+        if key == Some(None) {
+            let mut refused = String::from("{\"op\":\"hello_ack\",\"ok\":false,\"error\":");
+            push_json_string(&mut refused, SessionKey::FORM);
+            return Request::ReplyThenClose(refused + "}", Close::NoHello);
+        }
         self.greeted = true;
         let mut out = String::from("{\"op\":\"hello_ack\",\"ok\":true,\"session_id\":");
         match &frame.session_id {
@@ -107,7 +117,10 @@ impl Op {
         out.push_str("\"},\"timeouts\":{");
         push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
-        Request::Reply(out)
+        match key.flatten() {
+            Some(key) => Request::Attach(out, key),
+            None => Request::Reply(out),
+        }
     }
 
     fn call(frame: Frame<'_>) -> Request<'_> {
@@ -121,11 +134,14 @@ impl Op {
             return invalid("`arguments` must be an object");
         }
         let options = match options(frame.priority.as_ref(), frame.timeout_secs, frame.dedup.as_ref()) {
-            Ok(options) => Options { wants_text: id.is_some(), ..options },
+            Ok(options) => {
+                Options { wants_text: id.is_some(), resume: frame.resume.unwrap_or_default(), ..options }
+            }
             Err(text) => return invalid(&text),
         };
         let id: Option<Box<str>> = id.map(Into::into);
-        let ticket = Ticket { progress: id.clone(), id, told: 0, stateless: false };
+        let told = told_before(options.resume);
+        let ticket = Ticket { progress: id.clone(), id, told, stateless: false };
         Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options })
     }
 }
@@ -302,7 +318,7 @@ fn options(
         None => None,
         Some(name) => Some(Dedup::parse(&name.0).ok_or("`dedup` must be read, guard or off")?),
     };
-    Ok(Options { priority, timeout, dedup, wants_text: false })
+    Ok(Options { priority, timeout, dedup, wants_text: false, resume: false })
 }
 
 fn list_tools(id: Option<&str>, view: &View<'_>) -> String {
