@@ -57,15 +57,34 @@ pub struct Listener {
     address: SocketAddr,
     hub: Arc<Hub>,
     gate: Arc<Gate>,
-    open: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
+}
+
+/// Connections of one listener.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    open: AtomicUsize,
+    accepted: AtomicUsize,
+}
+
+impl Traffic {
+    /// Those that live.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// All there ever were.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Acquire)
+    }
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<AtomicUsize>);
+struct Open(Arc<Traffic>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -87,12 +106,17 @@ impl Listener {
     pub fn new(socket: TcpListener, hub: Arc<Hub>, allowed_origins: Vec<String>) -> std::io::Result<Self> {
         let address = socket.local_addr()?;
         let gate = Arc::new(Gate::new(address, allowed_origins));
-        Ok(Self { socket, address, hub, gate, open: Arc::default() })
+        Ok(Self { socket, address, hub, gate, traffic: Arc::default() })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its connections.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// Accepts until told to stop.
@@ -113,8 +137,9 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: IpAddr) {
-        let before = self.open.fetch_add(1, Ordering::AcqRel);
-        let open = Open(Arc::clone(&self.open));
+        self.traffic.accepted.fetch_add(1, Ordering::AcqRel);
+        let before = self.traffic.open.fetch_add(1, Ordering::AcqRel);
+        let open = Open(Arc::clone(&self.traffic));
         let limit = self.hub.limits.connections;
         if before >= limit + RESERVED {
             // Told without being read, and without a task.

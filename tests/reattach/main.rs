@@ -10,4 +10,7 @@
 )]
 
 mod collecting;
+mod processes;
+mod proxy;
+mod spawning;
 mod stage;
