@@ -19,8 +19,8 @@ whoever asks.")]
 pub struct ShimArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// Start a daemon if none answers at a loopback address; it ends when nobody needs it for 15 minutes. Its
-    /// folder, for serve.log, .env and inflightd.toml, is $XDG_STATE_HOME/inflightd [~/.local/state/inflightd]
+    /// Start a daemon if none answers at a loopback address; it ends when nobody needs it for 15 minutes, and its
+    /// log, `.env` and `inflightd.toml` are in `$XDG_STATE_HOME/inflightd` [`~/.local/state/inflightd`]
     #[arg(long)]
     spawn: bool,
 }

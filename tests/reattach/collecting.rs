@@ -185,9 +185,7 @@ fn a_call_can_be_taken_back_over_a_new_connection() {
     peer.call("a", "change", &json!({}), true);
     assert_eq!(peer.refused("a"), "OUTCOME_UNKNOWN");
     // The work was stopped, though nobody let it go on.
-    while daemon.gate.ended() == 0 {
-        std::thread::yield_now();
-    }
+    daemon.gate.wait_for_ends(1);
     assert_eq!(daemon.gate.runs(), 1);
 }
 
@@ -198,8 +196,7 @@ fn a_read_that_was_taken_back_runs_again_when_it_is_asked_for_again() {
     peer.call("a", "look", &json!({}), false);
     daemon.gate.wait_for(1);
     peer.cancel("a");
-    peer.call("probe", "version", &json!({}), false);
-    peer.answer("probe");
+    daemon.gate.wait_for_ends(1);
     let mut next = daemon.connect(Some(KEY));
     next.call("a", "look", &json!({}), true);
     daemon.gate.wait_for(2);

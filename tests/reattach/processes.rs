@@ -137,13 +137,12 @@ impl Shim {
         let mut told = Vec::new();
         loop {
             let message = self.read();
-            match message["params"]["progress"].as_u64() {
-                Some(number) => told.push(number),
-                None => {
-                    assert_eq!(message["id"], id, "{message}");
-                    return (message["result"].clone(), told);
-                }
+            if let Some(number) = message["params"]["progress"].as_u64() {
+                told.push(number);
+                continue;
             }
+            assert_eq!(message["id"], id, "{message}");
+            return (message["result"].clone(), told);
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -56,9 +56,13 @@ impl Gate {
         self.go.add_permits(1);
     }
 
-    /// How much work has ended or was stopped.
-    pub fn ended(&self) -> usize {
-        self.ended.load(Ordering::Acquire)
+    /// Until so much work has ended or was stopped.
+    pub fn wait_for_ends(&self, ends: usize) {
+        let since = Instant::now();
+        while self.ended.load(Ordering::Acquire) < ends {
+            assert!(since.elapsed() < PATIENCE, "work has not ended");
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -103,7 +103,7 @@ async fn what_lands_after_its_waiter_left_counts_as_well() {
     let rig = Rig::new();
     let attachment = rig.attach(1);
     let mut landed = Vec::new();
-    for id in 0..OUTCOMES + 1 {
+    for id in 0..=OUTCOMES {
         let (guard, seat) = rig.open();
         let request = RequestId::mint();
         claim(&attachment, id).begin(request, seat, guard.flight());
@@ -111,7 +111,9 @@ async fn what_lands_after_its_waiter_left_counts_as_well() {
         landed.push(guard);
     }
     assert!(is_kept(&attachment, 0));
-    landed.iter_mut().for_each(|guard| guard.land(Ok(Arc::new(Reply::text("late")))));
+    for guard in &mut landed {
+        guard.land(Ok(Arc::new(Reply::text("late"))));
+    }
     assert!(!is_kept(&attachment, 0) && is_kept(&attachment, 1));
     let (mut stopped, seat) = rig.open();
     let request = RequestId::mint();
