@@ -232,7 +232,7 @@ impl Calls {
         let waiter = match self.flights.board(boarding)? {
             Aboard::Joined(flight, seat) => {
                 self.path.lifecycle.joined();
-                Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival)
+                Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival).claimed(claim)
             }
             Aboard::Opened(guard, seat) => {
                 self.path.lifecycle.opened();
@@ -245,11 +245,13 @@ impl Calls {
                     session: Arc::clone(&caller.session),
                 };
                 let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
+                // Before the work begins: whoever knows that it runs can find it.
+                let waiter = waiter.claimed(claim);
                 self.start(run);
                 waiter
             }
         };
-        Ok(waiter.claimed(claim).submitted())
+        Ok(waiter.submitted())
     }
 
     /// Polls the Run once; one that is not ready then gets a task.
