@@ -121,7 +121,9 @@ impl App {
         add(&mut registry, &config.ladder)?;
         let socket = listen(config.listen).await?;
         let tasks = Tasks::default();
-        let lifecycle = Arc::new(Lifecycle::new(CallLog::start(config.log_format, config.log_level)));
+        let names = config.principals.iter().map(|principal| principal.name.clone()).collect();
+        let log = CallLog::start(config.log_format, config.log_level, names);
+        let lifecycle = Arc::new(Lifecycle::new(log));
         let calls = Arc::new(Calls::new(config, registry, lifecycle, tasks.clone()));
         let health = Arc::new(Health::default());
         let hub = Arc::new(Hub::new(config, calls, Arc::clone(&health), tasks));

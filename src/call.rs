@@ -20,6 +20,9 @@ use crate::provider::{Context, Fault, Job, Reply, Tell};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::{Dedup, Effect, Registry, Tool, Work};
 
+mod boarding;
+mod budget;
+pub mod cache;
 pub mod caller;
 pub mod canonical;
 pub mod flight;
@@ -29,22 +32,30 @@ pub mod outcome;
 pub mod permits;
 pub mod queue;
 pub mod reattach;
+mod shown;
+mod told;
+mod views;
 pub mod waiter;
 pub mod watch;
 
 pub use caller::{Caller, ClientSession, Principal};
 pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
-pub use waiter::{Answer, CancelHandle, News, Waiter};
+pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
-use flight::{Boarding, Flight, FlightRules};
-use flights::{Aboard, Flights, RunGuard};
+use budget::Budget;
+use cache::OutcomeCache;
+use flight::{About, Boarding, Flight, FlightRules};
+use flights::{Flights, RunGuard};
 use key::{CallKey, Digester};
-use permits::{Holder, Lease, Leases};
-use queue::{Permit, Pool, PoolView};
-use reattach::{Attachments, Claim};
+use permits::{Holder, Leases};
+use queue::{Pool, Share};
+use reattach::{Attached, Attachments};
 use waiter::Arrival;
 use watch::Watch;
+
+/// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
+pub const METADATA_BYTES: usize = 10_240;
 
 /// What a caller may say about its call beside the arguments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +70,8 @@ pub struct Options {
     pub wants_text: bool,
     /// Whether it was sent before, over a connection that is lost.
     pub resume: bool,
+    /// What the caller's connection cannot take.
+    pub bounds: Bounds,
 }
 
 /// A call as a door hands it over.
@@ -106,6 +119,8 @@ struct Path {
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
     max_reply_bytes: usize,
+    /// Answers those that wait for their turn: the drain has begun. Pools of sessions are not ours to close.
+    closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
     halt: CancellationToken,
 }
@@ -115,8 +130,7 @@ struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
     provider: usize,
-    priority: Priority,
-    session: Arc<ClientSession>,
+    caller: Caller,
 }
 
 impl Calls {
@@ -124,20 +138,25 @@ impl Calls {
     pub fn new(config: &Config, registry: Registry, lifecycle: Arc<Lifecycle>, tasks: Tasks) -> Self {
         let limits = &config.limits;
         let entries = registry.catalog().entries();
-        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue));
+        let share = if config.principals.len() > 1 { Share::Half } else { Share::HalfOnceSeveral };
+        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, share));
         let path = Path {
             pools: entries.iter().map(|entry| pool(&entry.name, entry.max_inflight)).collect(),
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
-            global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions)),
+            global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions, Share::All)),
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
             max_reply_bytes: limits.result_bytes,
+            closing: CancellationToken::new(),
             halt: CancellationToken::new(),
         };
         Self {
-            flights: Arc::new(Flights::new(limits.executions)),
+            flights: Arc::new(Flights::new(
+                limits.executions,
+                OutcomeCache::new(limits.result_cache_bytes, config.guard_window),
+            )),
             watch: Arc::new(Watch::new(lifecycle)),
             attachments: Attachments::new(config.reattach),
             path: Arc::new(path),
@@ -156,9 +175,14 @@ impl Calls {
     pub fn submit(&self, caller: &Caller, call: Call<'_>) -> Submitted {
         let received = Instant::now();
         let request = RequestId::mint();
-        let tool = self.registry.find(call.tool);
+        let principal = &*caller.principal;
+        let tool = self.registry.find(call.tool).filter(|tool| principal.allows(&tool.name));
         let taken = match tool {
-            None => Err(self.no_such_tool(call.tool)),
+            // A connection may outlive the token that opened it.
+            _ if principal.has_expired(request.minted_ms()) => {
+                Err(CallError::Expired { principal: Arc::clone(&principal.name) })
+            }
+            None => Err(no_such_tool(&self.registry, principal, call.tool)),
             Some(tool) => self.take_in(caller, tool, call, request, received),
         };
         taken.unwrap_or_else(|error| {
@@ -189,68 +213,69 @@ impl Calls {
         tool.check(&arguments)?;
         if let Work::Builtin(builtin) = tool.work {
             let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
-            return Ok(Submitted::Answered(self.at_once(caller, tool, request, received, reply)));
+            let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
+            return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
-        let options = call.options;
+        let priority = call.options.priority.max(caller.principal.ceiling);
+        let options = Options { priority, ..call.options };
         let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let principal = caller.principal.id;
-        let wants_text = options.wants_text;
-        let arrival = Arrival { request, principal, received, patience, wants_text };
-        let claim = Claim::of(caller, call.id);
+        let (bounds, wants_text) = (options.bounds, options.wants_text);
+        let arrival = Arrival { request, principal, received, patience, priority, bounds, wants_text };
+        let attached = Attached::of(caller, call.id);
         if options.resume
-            && let Some(waiter) = self.resume(claim.as_ref(), tool, &canonical, arrival)?
+            && let Some(waiter) = self.resume(attached.as_ref(), tool, &canonical, arrival)?
         {
             self.path.lifecycle.resumed();
-            return Ok(waiter.claimed(claim).submitted());
+            return Ok(waiter.attached(attached).submitted());
         }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
+        let metadata = metadata(call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
+        let policy = options.dedup.unwrap_or(tool.dedup);
         let key =
             |session| CallKey { principal, session, tool: tool.id, definition: prepared.definition, digest };
-        let key = match options.dedup.unwrap_or(tool.dedup) {
+        let key = match policy {
             Dedup::Principal => Some(key(None)),
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let Some(provider) = self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name()))
-        else {
+        let (Some(provider), Some(limit)) = (
+            self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name())),
+            self.path.timeouts.get(prepared.provider),
+        ) else {
             unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
         };
+        let keep = self.flights.cache().keeps(policy, tool);
+        // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
+        // whose caller may come back for it, since a write is never done again.
+        let through_flight = attached.is_some() && tool.effect == Effect::Write;
+        let kept = self.flights.cache().answers(keep, key, &canonical);
+        if let Some(outcome) = kept.filter(|outcome| !through_flight && !bounds.are_passed_by(outcome)) {
+            self.path.lifecycle.cache_hit();
+            let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
+            return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
+        }
         let boarding = Boarding {
             key,
             arguments: canonical,
             tool: Arc::clone(tool),
             provider,
             rules: self.rules,
+            keep,
+            about: About { model: prepared.model, timeout: tool.timeout.min(*limit), metadata },
             at: received,
+            priority,
+            until: arrival.until(),
         };
-        let waiter = match self.flights.board(boarding)? {
-            Aboard::Joined(flight, seat) => {
-                self.path.lifecycle.joined();
-                Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival).claimed(claim)
-            }
-            Aboard::Opened(guard, seat) => {
-                self.path.lifecycle.opened();
-                let flight = Arc::clone(guard.flight());
-                let run = Run {
-                    guard,
-                    job: prepared.job,
-                    provider: prepared.provider,
-                    priority: options.priority,
-                    session: Arc::clone(&caller.session),
-                };
-                let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
-                // Before the work begins: whoever knows that it runs can find it.
-                let waiter = waiter.claimed(claim);
-                self.start(run);
-                waiter
-            }
-        };
+        let (job, provider) = (prepared.job, prepared.provider);
+        let run = |guard| Run { guard, job, provider, caller: caller.clone() };
+        let waiter = self.board(boarding, arrival, attached, run)?;
         Ok(waiter.submitted())
     }
 
@@ -270,54 +295,9 @@ impl Calls {
         }
     }
 
-    fn at_once(
-        &self,
-        caller: &Caller,
-        tool: &Arc<Tool>,
-        request: RequestId,
-        received: Instant,
-        reply: Reply,
-    ) -> Answer {
-        let answer = Answer {
-            request,
-            execution: None,
-            role: Some(Role::Leader),
-            provider: None,
-            spent: Spent { total: received.elapsed(), ..Spent::default() },
-            outcome: Ok(Arc::new(reply)),
-        };
+    fn recorded(&self, caller: &Caller, tool: &Arc<Tool>, answer: Answer) -> Answer {
         self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), false);
         answer
-    }
-
-    fn no_such_tool(&self, name: &str) -> CallError {
-        CallError::NoSuchTool { name: name.chars().take(64).collect(), near: self.registry.near(name) }
-    }
-
-    /// The tools and providers.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// Calls under way and kept.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-
-    /// Calls in the air.
-    pub fn flights(&self) -> &Arc<Flights> {
-        &self.flights
-    }
-
-    /// Who holds permits.
-    pub fn leases(&self) -> &Arc<Leases> {
-        &self.path.leases
-    }
-
-    /// The pool that all providers share, and each provider's, with their names.
-    pub fn pools(&self) -> (PoolView, Vec<(Arc<str>, PoolView)>) {
-        let each = self.path.pools.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
-        (self.path.global.view(), each)
     }
 
     /// Refuses new calls, and answers those that wait for their turn.
@@ -325,6 +305,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.closing.cancel();
     }
 
     /// Cancels what is still at work: who waits is answered.
@@ -333,24 +314,38 @@ impl Calls {
     }
 }
 
+/// What calling a tool that is not there for a principal is answered with: it names none that it may not call.
+pub fn no_such_tool(registry: &Registry, principal: &Principal, name: &str) -> CallError {
+    let near = registry.near(name, |tool| principal.allows(tool));
+    CallError::NoSuchTool { name: name.chars().take(64).collect(), near }
+}
+
 /// A call's arguments as a document; an absent one is an empty object.
 fn parse(arguments: &str) -> Result<Value, CallError> {
     serde_json::from_str(arguments)
         .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
 }
 
+/// What a request brings beside its arguments, to be kept with its Execution.
+fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
+    match extra.map(str::len) {
+        Some(bytes) if bytes > METADATA_BYTES => Err(CallError::Metadata { bytes, limit: METADATA_BYTES }),
+        Some(_) | None => Ok(extra.map(Into::into)),
+    }
+}
+
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, provider, priority, session } = run;
+    let Run { mut guard, job, provider, caller } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
-        let work = path.work(&flight, job, provider, priority, &session, &mut began);
+        let work = path.work(&flight, job, provider, &caller, &mut began);
         tokio::select! {
             biased;
             worked = work => worked,
             () = flight.stopped() => Err(CallError::Cancelled),
-            () = path.halt.cancelled() => Err(CallError::Cancelled),
+            () = path.halt.cancelled() => Err(CallError::ShuttingDown),
         }
     };
     let end = Instant::now();
@@ -359,8 +354,7 @@ async fn fly(path: Arc<Path>, run: Run) {
     }
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
-    let outcome = settle(worked, &flight, began, path.lifecycle.draining(), path.max_reply_bytes);
-    path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
+    let outcome = settle(worked, &flight, began, path.max_reply_bytes);
     guard.land(outcome);
 }
 
@@ -371,34 +365,40 @@ impl Path {
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
         provider: usize,
-        priority: Priority,
-        session: &ClientSession,
+        caller: &Caller,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
-        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
-        else {
+        let Some(pool) = self.pools.get(provider) else {
             unreachable!("a call is prepared for a provider of the catalogue");
         };
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
-        let budget = Budget { until: Deadline::since(queued, self.queue_budget), since: queued, priority };
-        let (slot, at) = budget.turn(&session.slots, queued).await?;
-        let (permit, at) = budget.turn(pool, at).await?;
+        let until = Deadline::since(queued, self.queue_budget);
+        let budget = Budget { flight, caller, since: queued, until, closing: &self.closing };
+        let (mut slot, slot_at) = budget.turn(&caller.session.slots, queued).await?;
+        let (mut own_slot, own_at) = budget.turn_if(caller.principal.slots.as_ref(), slot_at).await?;
+        let (permit, at) = budget.turn(pool, own_at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
-        let limit = flight.tool().timeout.min(*provider_timeout);
+        let limit = flight.about().timeout;
         let deadline = Deadline::since(start, limit);
-        let lease = self.lease(permit, global, flight, start, deadline);
+        let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
+        let mut lease = self.leases.grant(permit, global, holder);
         stages.mark(Phase::ProviderCallStart, start);
         *began = true;
         let tell: Arc<dyn Tell> = flight.clone();
         let context = Context { deadline, tell, max_reply_bytes: self.max_reply_bytes };
         let worked = deadline.limit(job.run(context)).await;
-        pool.observe(start.elapsed());
+        let end = Instant::now();
+        lease.worked(end.saturating_duration_since(start));
+        slot.worked(end.saturating_duration_since(slot_at));
+        if let Some(own) = &mut own_slot {
+            own.worked(end.saturating_duration_since(own_at));
+        }
         drop(lease);
-        drop(slot);
+        drop((own_slot, slot));
         match worked {
             Ok(reply) => reply.map_err(CallError::Provider),
             Err(_) => Err(CallError::ProviderTimeout {
@@ -408,53 +408,10 @@ impl Path {
             }),
         }
     }
-
-    fn lease(
-        &self,
-        provider: Permit,
-        global: Permit,
-        flight: &Arc<Flight>,
-        since: Instant,
-        deadline: Deadline,
-    ) -> Lease {
-        let holder = Holder { flight: Arc::clone(flight), since, deadline };
-        self.leases.grant(provider, global, holder)
-    }
-}
-
-/// The one budget for waiting: slot, queue and permits share it, and the work has none of it.
-struct Budget {
-    until: Deadline,
-    since: Instant,
-    priority: Priority,
-}
-
-impl Budget {
-    /// A permit of this pool, and when it was had: `now`, where there was no wait.
-    async fn turn(&self, pool: &Arc<Pool>, now: Instant) -> Result<(Permit, Instant), CallError> {
-        if let Some(permit) = pool.try_take() {
-            return Ok((permit, now));
-        }
-        let waiting = pool.queue(self.priority)?;
-        let permit = self.until.limit(waiting).await.unwrap_or_else(|_| {
-            Err(CallError::QueueTimeout {
-                name: Arc::clone(pool.name()),
-                waited: self.since.elapsed(),
-                retry_after: pool.retry_after(),
-            })
-        })?;
-        Ok((permit, Instant::now()))
-    }
 }
 
 /// What the Run's end means for those who wait. A write that may have been done says so.
-fn settle(
-    worked: Result<Reply, CallError>,
-    flight: &Flight,
-    began: bool,
-    draining: bool,
-    max_reply_bytes: usize,
-) -> Outcome {
+fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_reply_bytes: usize) -> Outcome {
     let write = flight.tool().effect == Effect::Write;
     let unknown =
         |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
@@ -467,10 +424,9 @@ fn settle(
             unknown(what_failed(&fault))
         }
         Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        Err(CallError::Cancelled) if write && began && draining => {
-            unknown("was cut off because the daemon went down")
-        }
-        Err(CallError::Cancelled) if draining => Err(Arc::new(CallError::ShuttingDown)),
+        // Who took it back is told so by its seat; this is for whoever collects the outcome later.
+        Err(CallError::Cancelled) if write && began => unknown("was stopped"),
+        Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
         Err(error) => Err(Arc::new(error)),
     }
 }
@@ -485,4 +441,4 @@ fn what_failed(fault: &Fault) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,6 +16,7 @@ mod result;
 pub mod serve;
 pub mod shim;
 pub mod stats;
+pub mod token;
 pub mod tools;
 
 /// Something in the command line is wrong; clap's own code.
@@ -63,6 +64,8 @@ pub enum Command {
     Tools(tools::ToolsArgs),
     /// Show what the daemon counts
     Stats(stats::StatsArgs),
+    /// Make a token for a principal, and say what to put where
+    Token(token::TokenArgs),
     /// Ask whether the daemon is well: exit code 0 or 1
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -119,6 +122,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Call(args) => call::run(&args),
         Command::Tools(args) => tools::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     }
 }

@@ -13,6 +13,7 @@ pub mod env;
 pub mod keys;
 pub mod ladder;
 mod parse;
+pub mod principals;
 mod problem;
 mod render;
 mod sources;
@@ -20,6 +21,7 @@ mod values;
 
 pub use ladder::Ladder;
 pub use parse::Wrong;
+pub use principals::PrincipalConfig;
 pub use problem::{Origin, Problem, Problems, Shown};
 pub use sources::Sources;
 use values::Values;
@@ -85,6 +87,8 @@ pub struct Limits {
     pub connections: usize,
     /// Waiters on one flight.
     pub waiters: usize,
+    /// Bytes of results kept for equal calls, for each principal.
+    pub result_cache_bytes: usize,
     /// Bytes of one WebSocket frame or message, or of one HTTP body.
     pub frame_bytes: usize,
     /// Bytes of one result.
@@ -137,8 +141,9 @@ pub struct ProviderConfig {
 pub struct Config {
     /// The one address of all doors.
     pub listen: SocketAddr,
-    /// The token every caller must bring; `None` only on loopback.
-    pub token: Option<Secret>,
+    /// Who may call. Once one of them has a token, every caller must bring one; without, there is only `local`, and
+    /// the address is loopback.
+    pub principals: Vec<PrincipalConfig>,
     /// Origins allowed beside the daemon's own.
     pub allowed_origins: Vec<String>,
     /// How log lines look.
@@ -161,8 +166,17 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a paid-for call is kept for a caller that lost its connection.
     pub reattach: Duration,
+    /// How long the outcome of a guarded call also answers a twin.
+    pub guard_window: Duration,
     /// A TOML file with prompt tools, instead of the built-in ones.
     pub tools_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Whether callers must bring a token.
+    pub fn token_required(&self) -> bool {
+        self.principals.iter().any(|principal| !principal.tokens.is_empty())
+    }
 }
 
 /// A configuration that holds, and what its operator should know.

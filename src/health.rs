@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::call::Calls;
 use crate::call::queue::PoolView;
 use crate::ids::{PrincipalId, RequestId};
-use crate::tool::Insight;
+use crate::tool::{Found, Insight};
+
+mod statistics;
 
 /// A lease this long past its deadline is an error: the work was cut off at the deadline, or should have been.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -181,9 +183,11 @@ impl Insight for Calls {
     }
 
     fn server_stats(&self) -> Value {
+        // Ends before beginnings, and calls that ended before those under way: none is counted twice.
+        let (executions, recent) = self.flights().statistics().read();
+        let totals = self.watch().lifecycle().totals();
         let look = Look::at(self);
-        let (totals, recent) = (self.watch().lifecycle().totals(), self.watch().lifecycle().recent());
-        json!({
+        let mut stats = json!({
             "total_executions": totals.executions,
             "successful": recent.successful,
             "failed": recent.executions - recent.successful,
@@ -203,17 +207,25 @@ impl Insight for Calls {
                 "rejected": totals.rejected,
             },
             "dedup": {
-                "calls": totals.executions + totals.joined,
+                "calls": totals.executions + totals.joined + totals.cache_hits,
                 "executions": totals.executions,
                 "joined": totals.joined,
-                "executions_saved": totals.joined,
+                "cache_hits": totals.cache_hits,
+                "executions_saved": totals.joined + totals.cache_hits,
             },
             "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
             "permits": permits(&look),
-        })
+            "sessions": statistics::sessions(&totals, &executions),
+            "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},
+        });
+        if let Value::Object(members) = &mut stats {
+            let durations = self.watch().lifecycle().durations();
+            members.extend(statistics::requests(look.waiters, &totals, &executions, &durations));
+        }
+        stats
     }
 
-    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Value> {
+    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Found> {
         self.watch().find(who, id)
     }
 
@@ -228,3 +240,6 @@ fn permits(look: &Look) -> Value {
     members.extend(look.providers.iter().map(|(name, each)| (name.to_string(), view(each))));
     Value::Object(members)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,11 @@ impl RequestId {
         Some(Self { random: u64::from_str_radix(random, 16).ok()?, minted_ms: minted.parse().ok()? })
     }
 
+    /// Its random part, unlike any other's but for a chance of 1 in 2^64.
+    pub fn random(&self) -> u64 {
+        self.random
+    }
+
     /// When it was minted, in milliseconds since 1970.
     pub fn minted_ms(&self) -> u64 {
         self.minted_ms

@@ -22,7 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::call::CallError;
+use crate::call::{CallError, Principal};
 use crate::door::Hub;
 use crate::http::{self, Answered};
 use crate::proto::mcp::Mcp;
@@ -208,17 +208,17 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
         Err(reason) => return http::refused(StatusCode::BAD_REQUEST, &CallError::Invalid(reason.to_owned())),
     };
     match upgrade {
-        None if admitted(&connection.hub, &request, false) => {
-            http::route(&connection.hub, connection.peer, request).await
-        }
-        None => unauthorized(),
+        None => match admitted(&connection.hub, &request, false) {
+            Some(principal) => http::route(&connection.hub, connection.peer, &principal, request).await,
+            None => unauthorized(),
+        },
         Some(upgrade) => {
-            let has_token = admitted(&connection.hub, &request, true);
+            let principal = admitted(&connection.hub, &request, true);
             // Only the op protocol can bring its token later, in its hello; a wrong one is refused at once.
-            if !has_token && (upgrade.door == Door::Mcp || brings_token(&request)) {
+            if principal.is_none() && (upgrade.door == Door::Mcp || brings_token(&request)) {
                 return unauthorized();
             }
-            switch(connection, &mut request, upgrade, has_token)
+            switch(connection, &mut request, upgrade, principal)
         }
     }
 }
@@ -228,7 +228,7 @@ fn switch(
     connection: Arc<Connection>,
     request: &mut Request<Incoming>,
     upgrade: Upgrade,
-    has_token: bool,
+    principal: Option<Arc<Principal>>,
 ) -> Answered {
     let upgraded = hyper::upgrade::on(request);
     let (door, session_key) = (upgrade.door, upgrade.session);
@@ -239,7 +239,8 @@ fn switch(
         let Ok(upgraded) = upgraded.await else { return };
         let Some((stream, read)) = taken_over(upgraded) else { return };
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        let mut caller = hub.new_caller();
+        let admitted = principal.is_some();
+        let mut caller = hub.new_caller(principal.unwrap_or_else(|| Arc::clone(hub.auth.nobody())));
         match door {
             Door::Mcp => {
                 // The op protocol brings its key in its hello, once it is known who speaks.
@@ -247,7 +248,7 @@ fn switch(
                 session::serve(socket, Mcp::default(), hub, caller).await;
             }
             Door::Op => {
-                let op = Op::new(caller.session.id, has_token);
+                let op = Op::new(caller.session.id, admitted);
                 session::serve(socket, op, hub, caller).await;
             }
         }
@@ -282,12 +283,11 @@ fn socket_config(frame_bytes: usize) -> WebSocketConfig {
         .max_frame_size(Some(frame_bytes))
 }
 
-/// Whether the request's token, if it needs one, is the right one. It may stand in the query of an upgrade, for
-/// clients that cannot set headers.
-fn admitted(hub: &Hub, request: &Request<Incoming>, upgrade: bool) -> bool {
+/// Whom the request's token stands for. It may stand in the query of an upgrade, for clients that cannot set headers.
+fn admitted(hub: &Hub, request: &Request<Incoming>, upgrade: bool) -> Option<Arc<Principal>> {
     let bearer = bearer(request);
     let query = if upgrade && bearer.is_none() { query_token(request) } else { None };
-    hub.auth.admits(bearer.or(query.as_deref()))
+    hub.auth.admit(bearer.or(query.as_deref())).cloned()
 }
 
 fn brings_token(request: &Request<Incoming>) -> bool {

@@ -2,20 +2,26 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::call::{Answer, CallError, Options};
-use crate::config::{Ladder, Secret};
+use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
+use crate::config::Ladder;
 use crate::ids::{SessionKey, epoch_ms};
 use crate::provider::push_json_string;
-use crate::tool::{Insight, Registry};
+use crate::tool::{Insight, Registry, Tool};
 
+mod auth;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod op;
+
+pub use auth::Auth;
 
 /// What a dialect may look at while it reads a frame.
 pub struct View<'a> {
@@ -27,34 +33,38 @@ pub struct View<'a> {
     pub ladder: &'a Ladder,
     /// Who may come in.
     pub auth: &'a Auth,
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// Whether a request that is answered in turn is served at once.
+    pub turn: Turn,
 }
 
-/// Checks tokens, in constant time.
-#[derive(Debug, Clone, Default)]
-pub struct Auth {
-    token: Option<blake3::Hash>,
+impl<'a> View<'a> {
+    /// The tools that are there for who asks, in the order in which they are listed.
+    pub fn tools(&self) -> impl Iterator<Item = &'a Arc<Tool>> {
+        let principal = self.principal;
+        self.registry.tools().iter().filter(|tool| principal.allows(&tool.name))
+    }
+
+    /// What calling a tool that is not there for who asks is answered with.
+    pub fn no_such_tool(&self, name: &str) -> CallError {
+        no_such_tool(self.registry, self.principal, name)
+    }
 }
 
-impl Auth {
-    /// Only who brings this token comes in; everybody, where there is none.
-    pub fn new(token: Option<&Secret>) -> Self {
-        Self { token: token.map(|token| blake3::hash(token.reveal().as_bytes())) }
-    }
+/// How many requests of one connection may wait for their turn. A client that takes one answer for each request sends one
+/// at a time, unless it is wrong.
+pub const WAIT_FOR_TURN: usize = 256;
 
-    /// Whether callers must bring a token.
-    pub fn required(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// Whether this is the token, or none is needed.
-    pub fn admits(&self, token: Option<&str>) -> bool {
-        match (&self.token, token) {
-            (None, _) => true,
-            // Hashes are compared in constant time.
-            (Some(expected), Some(token)) => *expected == blake3::hash(token.as_bytes()),
-            (Some(_), None) => false,
-        }
-    }
+/// What becomes of a request whose client is answered strictly in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nobody is before it.
+    Free,
+    /// It waits for those before it.
+    Taken,
+    /// Too many wait already: it can only be refused, in turn.
+    Full,
 }
 
 /// Why a connection is closed, by its WebSocket close code.
@@ -104,8 +114,19 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
-    /// This answer to the client's introduction, which brought a session key.
-    Attach(String, SessionKey),
+    /// This answer to the client's introduction.
+    Welcome {
+        /// The answer.
+        text: String,
+        /// For whom calls are made from here on, where the introduction said so.
+        principal: Option<Arc<Principal>>,
+        /// Under which key what the client may lose is kept for it, where it brought one.
+        key: Option<SessionKey>,
+    },
+    /// This answer, behind those before it.
+    ReplyInTurn(String),
+    /// Nothing yet: the frame is read again when its turn has come.
+    Wait,
     /// This answer, then the end of the connection.
     ReplyThenClose(String, Close),
     /// The end of the connection.
@@ -118,6 +139,8 @@ pub enum Request<'a> {
         id: Cow<'a, str>,
         /// What acknowledges it.
         acknowledge: Option<String>,
+        /// Whether the call is one that is answered in turn; its answer comes before the acknowledgement then.
+        in_turn: bool,
     },
 }
 
@@ -147,6 +170,8 @@ pub struct Ticket {
     pub told: u64,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
+    /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
+    pub in_turn: bool,
 }
 
 /// Where the numbers of a call's progress messages begin. They must rise; how far they had come for a call that was
@@ -205,6 +230,34 @@ impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
     }
 }
 
+/// What is read from an object only. A derived struct would also be read from an array, by position, which nobody
+/// means.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// Reads a JSON object.
+pub fn read_object<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+    serde_json::from_str(text).map(|Object(read)| read)
+}
+
 /// Appends an error as `{"code","message","retryable","retry_after_ms"?,"details"?}`.
 pub fn push_error(out: &mut String, error: &CallError) {
     out.push_str("{\"code\":\"");
@@ -255,15 +308,5 @@ mod tests {
             text
         };
         assert_eq!([of(0), of(7), of(1000), of(1_234_050)], ["0", "0.007", "1", "1234.050"]);
-    }
-
-    #[test]
-    fn only_the_token_itself_comes_in() {
-        let auth = Auth::new(Some(&Secret::new("0123456789abcdef")));
-        assert!(auth.admits(Some("0123456789abcdef")));
-        for wrong in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdef ")] {
-            assert!(!auth.admits(wrong));
-        }
-        assert!(Auth::new(None).admits(None));
     }
 }

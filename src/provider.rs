@@ -8,9 +8,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::deadline::Deadline;
+use crate::ids::RequestId;
 
 pub mod catalog;
 pub mod chat;
+pub mod content;
 pub mod llm;
 pub mod offline;
 mod sse;
@@ -111,6 +113,19 @@ pub struct Reply {
     pub model: Option<Arc<str>>,
     /// What it counted.
     pub usage: Option<Usage>,
+    /// The kept outcome that it ends with.
+    pub collects: Option<Collects>,
+}
+
+/// A kept outcome, in a reply that tells of it first.
+#[derive(Debug, Clone, Copy)]
+pub struct Collects {
+    /// Whose it is.
+    pub request: RequestId,
+    /// Its character with which the reply goes on…
+    pub from: usize,
+    /// …after so many characters of the reply's own.
+    pub told: usize,
 }
 
 const CONTENT: &str = "\"content\":";
@@ -123,8 +138,13 @@ impl Reply {
         members.push_str("[{\"type\":\"text\",\"text\":");
         push_json_string(&mut members, text);
         members.push_str("}]");
+        Self::of_content(members)
+    }
+
+    /// A reply whose members are its content only.
+    fn of_content(members: String) -> Self {
         let content = CONTENT.len()..members.len();
-        Self { members, content, is_error: false, model: None, usage: None }
+        Self { members, content, is_error: false, model: None, usage: None, collects: None }
     }
 
     /// A reply of one structured object, with its own text as content for clients that read only text.
@@ -133,6 +153,28 @@ impl Reply {
         let mut reply = Self::text(&json);
         reply.members.push_str(",\"structuredContent\":");
         reply.members.push_str(&json);
+        reply
+    }
+
+    /// What is told of a kept outcome, as a JSON object, then the outcome itself from the character `from` on; for
+    /// clients that read structures, the object has it as `outputs`.
+    pub fn collected(told: &str, outcome: &content::Piece, request: RequestId, from: usize) -> Self {
+        let mut members = String::with_capacity(2 * (told.len() + outcome.blocks.len()) + 128);
+        members.push_str(CONTENT);
+        members.push('[');
+        members.push_str(&content::text_block(told));
+        if !outcome.blocks.is_empty() {
+            members.push(',');
+            members.push_str(&outcome.blocks);
+        }
+        members.push(']');
+        let mut reply = Self::of_content(members);
+        reply.members.push_str(",\"structuredContent\":");
+        reply.members.push_str(told.strip_suffix('}').unwrap_or_default());
+        reply.members.push_str(",\"outputs\":[");
+        reply.members.push_str(&outcome.blocks);
+        reply.members.push_str("]}");
+        reply.collects = Some(Collects { request, from, told: told.chars().count() });
         reply
     }
 

@@ -14,29 +14,29 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
-use crate::deadline::Deadline;
 use crate::door::{Closed, Hub};
-use crate::proto::{CallFrame, Close, Dialect, Request};
+use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
 
+mod good_bye;
+mod line;
 mod outbox;
 mod pulse;
 mod under_way;
 
+use good_bye::{End, broken};
+use line::{Line, Next};
 use outbox::Outbox;
 use pulse::{Beat, Pulse};
 use under_way::{CallUnderWay, Happened, UnderWay};
 
-/// Frames read before what they caused is flushed, so that a flood cannot hold back its own answers.
+/// Frames read before results, timers and the flush have their turn: a flood cannot hold back its own answers.
 const READ_BATCH: usize = 64;
 
 /// Calls under way on one connection. More would be one client's mistake, paid for by all.
 const CALLS_UNDER_WAY: usize = 1024;
-
-/// How long a closing connection may take to say good-bye.
-const GOOD_BYE: Duration = Duration::from_secs(2);
 
 /// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
 const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
@@ -70,6 +70,7 @@ where
     let pulse = Pulse::new(dialect.awaits_hello());
     let mut session = Session {
         outbox: Outbox::new(hub.limits.write_queue_bytes),
+        line: Line::new(hub.limits.frame_bytes),
         socket,
         dialect,
         hub,
@@ -97,6 +98,7 @@ struct Session<S, D> {
     hub: Arc<Hub>,
     caller: Caller,
     outbox: Outbox,
+    line: Line,
     under_way: UnderWay,
     /// Wakes the session when the daemon closes its connections; polled once, since a task's waker stays good.
     closing: Pin<Box<Closed>>,
@@ -120,16 +122,10 @@ enum Event {
     Gone,
     Happened(Happened),
     Beat(Beat),
+    /// The next request that waited for its turn has it.
+    Turn,
     Overflow,
     Closing,
-}
-
-/// How a session ends.
-enum End {
-    /// The connection is gone; nothing can be said.
-    Gone,
-    /// With this close code.
-    Close(Close),
 }
 
 impl<S, D> Session<S, D>
@@ -142,13 +138,8 @@ where
         if self.outbox.overflowed() {
             return Poll::Ready(Event::Overflow);
         }
-        if self.read_in_a_row >= READ_BATCH {
-            self.read_in_a_row = 0;
-            if let Poll::Ready(Some(event)) = self.flush(cx) {
-                return Poll::Ready(event);
-            }
-        }
-        if let Poll::Ready(event) = self.read(cx) {
+        let enough = self.read_in_a_row >= READ_BATCH;
+        if !enough && let Poll::Ready(event) = self.read(cx) {
             return Poll::Ready(event);
         }
         if !self.under_way.is_empty()
@@ -168,8 +159,14 @@ where
         self.read_in_a_row = 0;
         match self.flush(cx) {
             Poll::Ready(Some(event)) => Poll::Ready(event),
+            // Only now: a client that reads slowly is not answered faster.
+            Poll::Ready(None) if self.line.moves_on() => Poll::Ready(Event::Turn),
             Poll::Ready(None) | Poll::Pending => {
                 self.woken = true;
+                if enough {
+                    // There may be more to read: after everybody else had a turn.
+                    cx.waker().wake_by_ref();
+                }
                 Poll::Pending
             }
         }
@@ -247,17 +244,23 @@ where
                 None
             }
             Event::Beat(beat) => self.beat(beat),
+            Event::Turn => self.next_in_turn(),
             Event::Overflow => Some(End::Close(Close::DoesNotRead)),
-            Event::Closing => Some(End::Close(Close::GoingAway)),
+            Event::Closing => {
+                // What waits is answered as far as it can be: new calls are refused by now.
+                while self.line.moves_on() {
+                    if let Some(end) = self.next_in_turn() {
+                        return Some(end);
+                    }
+                }
+                Some(End::Close(Close::GoingAway))
+            }
         }
     }
 
     fn frame(&mut self, message: Message) -> Option<End> {
         match message {
-            Message::Text(text) => {
-                let request = self.dialect.read(&text, &self.hub.view());
-                self.request(request)
-            }
+            Message::Text(text) => self.text(&text, self.line.turn(text.len())),
             Message::Binary(_) => {
                 let request = self.dialect.not_text();
                 self.request(request)
@@ -271,15 +274,52 @@ where
         }
     }
 
+    fn text(&mut self, text: &Utf8Bytes, turn: Turn) -> Option<End> {
+        let request = self.dialect.read(text, &View { turn, ..self.hub.view(&self.caller.principal) });
+        if let Request::Wait = request {
+            self.line.wait(text.clone());
+            return None;
+        }
+        self.request(request)
+    }
+
+    fn next_in_turn(&mut self) -> Option<End> {
+        match self.line.next()? {
+            Next::Frame(text) => self.text(&text, Turn::Free),
+            Next::Answer(text) => {
+                self.outbox.push(text);
+                None
+            }
+        }
+    }
+
+    fn reply_in_turn(&mut self, text: String) -> Option<End> {
+        match self.line.answer(text) {
+            Ok(Some(text)) => {
+                self.outbox.push(text);
+                None
+            }
+            Ok(None) => None,
+            Err(line::Overflow) => Some(End::Close(Close::DoesNotRead)),
+        }
+    }
+
     fn request(&mut self, request: Request<'_>) -> Option<End> {
         match request {
-            Request::Nothing => None,
-            Request::Reply(text) => {
+            Request::Nothing | Request::Wait => None,
+            Request::ReplyInTurn(text) => self.reply_in_turn(text),
+            Request::Welcome { text, principal, key } => {
+                // First for whom: what is kept under a key is kept for one principal.
+                if let Some(principal) = principal {
+                    self.caller.principal = principal;
+                }
+                if let Some(key) = key {
+                    self.caller.attachment = self.hub.attach(&self.caller, key);
+                }
                 self.reply(text);
                 None
             }
-            Request::Attach(text, key) => {
-                self.caller.attachment = self.hub.attach(&self.caller, key);
+            Request::Reply(text) => {
                 self.reply(text);
                 None
             }
@@ -292,16 +332,18 @@ where
                 self.call(frame);
                 None
             }
-            Request::Cancel { id, acknowledge } => {
-                if let Some(acknowledge) = acknowledge {
-                    self.outbox.push(acknowledge);
-                }
-                if let Some(call) = self.under_way.find(&id) {
+            Request::Cancel { id, acknowledge, in_turn } => {
+                if let Some(call) = self.under_way.find(&id, in_turn) {
                     call.waiter.cancel_handle().cancel();
                 } else if let Some(attachment) = &self.caller.attachment {
                     // Begun over a connection that is lost.
                     attachment.cancel(&id);
                 }
+                let acknowledge = acknowledge?;
+                if in_turn {
+                    return self.reply_in_turn(acknowledge);
+                }
+                self.outbox.push(acknowledge);
                 None
             }
         }
@@ -316,7 +358,7 @@ where
 
     fn call(&mut self, frame: CallFrame<'_>) {
         let CallFrame { ticket, tool, arguments, extra, options } = frame;
-        if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id).is_some()) {
+        if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
             return self.outbox.push(self.dialect.refuse(&ticket, &error));
         }
@@ -343,6 +385,9 @@ where
                     self.pulse.wants_heartbeat();
                 }
                 self.pulse.calls_end_at(waiter.until());
+                if ticket.in_turn {
+                    self.line.take();
+                }
                 let began = waiter.received();
                 self.under_way.insert(CallUnderWay { waiter, ticket, began, told_at: began });
             }
@@ -350,6 +395,9 @@ where
     }
 
     fn answer(&mut self, call: &CallUnderWay, answer: &Answer) {
+        if call.ticket.in_turn {
+            self.line.leave();
+        }
         if let Some(text) = self.dialect.answer(&call.ticket, answer) {
             self.outbox.push(text);
         }
@@ -395,34 +443,6 @@ where
             self.pulse.wants_heartbeat();
         }
     }
-
-    /// Says good-bye as far as the peer listens, within a bound; calls under way are left by being dropped.
-    async fn good_bye(mut self, end: End) {
-        let End::Close(close) = end else { return };
-        let (code, reason) = close.frame();
-        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
-        let farewell = async {
-            let mut stopped = false;
-            std::future::poll_fn(|cx| match self.flush(cx) {
-                Poll::Ready(event) => {
-                    stopped = event.is_some();
-                    Poll::Ready(())
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await;
-            if !stopped && self.socket.close(Some(frame)).await.is_ok() {
-                // Read on until the peer has answered: a socket closed over unread bytes resets, and takes the
-                // close frame with it.
-                while let Some(Ok(_)) =
-                    std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
-                {
-                }
-            }
-        };
-        // A peer that does not read gets no good-bye.
-        let _ = Deadline::after(GOOD_BYE).limit(farewell).await;
-    }
 }
 
 fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, message: &str) {
@@ -436,18 +456,8 @@ fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, m
     }
 }
 
-/// What a protocol violation is answered with.
-fn broken(error: &tungstenite::Error) -> End {
-    match error {
-        tungstenite::Error::Capacity(_) => End::Close(Close::TooBig),
-        tungstenite::Error::Utf8(_) => End::Close(Close::NotText),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            End::Gone
-        }
-        tungstenite::Error::Protocol(_) => End::Close(Close::ProtocolError),
-        _ => End::Gone,
-    }
-}
-
 /// A timer that exists only while somebody waits for it.
 type Timer = Pin<Box<Sleep>>;
+
+#[cfg(test)]
+mod tests;

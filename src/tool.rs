@@ -13,7 +13,7 @@ pub mod builtin;
 pub mod prompt;
 pub mod registry;
 
-pub use builtin::{Builtin, Insight};
+pub use builtin::{Builtin, Found, Insight};
 pub use prompt::PromptTool;
 pub use registry::Registry;
 
@@ -41,13 +41,16 @@ impl Effect {
 }
 
 /// Who may share one execution of equal calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Dedup {
     /// `read`: everybody of one principal.
+    #[serde(rename = "read")]
     Principal,
     /// `guard`: one client session, which may dispatch its call twice.
+    #[serde(rename = "guard")]
     Session,
     /// `off`: nobody.
+    #[serde(rename = "off")]
     Off,
 }
 
@@ -114,6 +117,8 @@ pub struct Tool {
     pub dedup: Dedup,
     /// How long it lingers.
     pub worth: Worth,
+    /// How long its results answer equal calls.
+    pub cache_ttl: Option<Duration>,
     /// Its rung of the ladder: how long one execution may work.
     pub timeout: Duration,
     /// What does the work.

@@ -13,20 +13,23 @@ use tokio::time::Instant;
 
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
+use crate::call::queue::Priority;
+use crate::call::told::Told;
+use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
-use crate::phase::Stages;
+use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
+mod again;
+mod standing;
 mod stopped;
 
+use standing::Standing;
 pub use stopped::Stopped;
 
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Text in progress that is kept for those who join late. More than a screen or two helps nobody.
-const RETAINED_TEXT_BYTES: usize = 64 * 1024;
 
 /// Why a waiter leaves before the flight has landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Leaving {
     Cancelled,
     /// Its own deadline came.
     DeadlineCame,
+    /// Its client would give up: it was told where to collect the outcome.
+    AnsweredEarly,
     /// Its connection went.
     ConnectionGone,
 }
@@ -48,6 +53,17 @@ pub enum NoSeat {
     Full,
 }
 
+/// What the doors of a landing flight were like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doors {
+    /// Whoever came was taken aboard.
+    Open,
+    /// It was being stopped: whoever came was sent to the next generation.
+    Stopped,
+    /// It had landed before.
+    Closed,
+}
+
 /// A waiter's place in its flight. Numbers are never given twice: a late cancel cannot hit a stranger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeatNo(u64);
@@ -55,7 +71,7 @@ pub struct SeatNo(u64);
 #[derive(Debug)]
 enum Seat {
     /// It waits; the waker of one that was not polled yet is missing.
-    Waiting { waker: Option<Waker>, wants_text: bool },
+    Waiting { waker: Option<Waker>, wants_text: bool, class: Priority },
     /// It took its call back, and has not been told yet.
     Cancelled,
 }
@@ -85,17 +101,12 @@ struct State {
     next_seat: u64,
     /// Seats that wait; those that were cancelled and not told yet do not count.
     waiting: usize,
+    standing: Standing,
     stop: Stop,
+    /// Somebody was told that the work goes on: whoever leaves later does not stop it.
+    promised: bool,
     run: Option<Waker>,
     told: Told,
-}
-
-/// The latest of the text in progress.
-#[derive(Debug, Default)]
-struct Told {
-    text: String,
-    /// How many bytes were told before `text` begins.
-    forgotten: u64,
 }
 
 /// What every flight of a daemon goes by.
@@ -117,10 +128,23 @@ pub struct Flight {
     tool: Arc<Tool>,
     provider: Arc<str>,
     rules: FlightRules,
+    keep: Option<Duration>,
+    about: About,
     stages: Stages,
     has_run: AtomicBool,
     outcome: OnceLock<Outcome>,
     state: Mutex<State>,
+}
+
+/// What is told of an Execution to who asks about it.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The model that is asked, where one is.
+    pub model: Option<Arc<str>>,
+    /// How long its work may take.
+    pub timeout: Duration,
+    /// What its opener's request brought beside the arguments, as one JSON object.
+    pub metadata: Option<Box<str>>,
 }
 
 /// What makes a flight.
@@ -135,8 +159,16 @@ pub struct Boarding {
     pub provider: Arc<str>,
     /// What it goes by.
     pub rules: FlightRules,
+    /// How long its outcome answers equal calls after it has landed.
+    pub keep: Option<Duration>,
+    /// What is told of its Execution.
+    pub about: About,
     /// When it was received.
     pub at: Instant,
+    /// The class of who comes.
+    pub priority: Priority,
+    /// How long that one waits for the answer.
+    pub until: Deadline,
 }
 
 /// What a waiter sees when it looks.
@@ -157,11 +189,13 @@ impl Flight {
             seats: Vec::with_capacity(1),
             next_seat: 0,
             waiting: 0,
+            standing: Standing::new(boarding.priority, boarding.until),
             stop: Stop::No,
+            promised: false,
             run: None,
             told: Told::default(),
         };
-        let seat = state.sit_down();
+        let seat = state.sit_down(boarding.priority, boarding.until);
         let flight = Self {
             key: boarding.key,
             generation,
@@ -170,6 +204,8 @@ impl Flight {
             tool: boarding.tool,
             provider: boarding.provider,
             rules: boarding.rules,
+            keep: boarding.keep,
+            about: boarding.about,
             stages: Stages::new(boarding.at),
             has_run: AtomicBool::new(true),
             outcome: OnceLock::new(),
@@ -178,11 +214,11 @@ impl Flight {
         (Arc::new(flight), seat)
     }
 
-    /// Takes a seat.
+    /// Takes a seat. A Run that waits in a queue waits in the highest class of all who have one.
     ///
     /// # Errors
     /// It cannot be boarded any more, or is full.
-    pub fn board(&self) -> Result<SeatNo, NoSeat> {
+    pub fn board(&self, class: Priority, until: Deadline) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
         if state.life != Life::Flying {
             return Err(NoSeat::Over);
@@ -191,41 +227,23 @@ impl Flight {
             return Err(NoSeat::Full);
         }
         state.stop = Stop::No;
-        Ok(state.sit_down())
-    }
-
-    /// Takes a seat for a caller that had one before: even in a flight that has landed, unless it was stopped.
-    ///
-    /// # Errors
-    /// It was stopped, or is full.
-    pub(super) fn board_again(&self) -> Result<SeatNo, NoSeat> {
-        let mut state = self.state.lock();
-        match state.life {
-            Life::Flying if state.waiting >= self.rules.max_waiters => return Err(NoSeat::Full),
-            Life::Flying => state.stop = Stop::No,
-            // Its outcome is there, or about to be: whoever lands it wakes every seat after.
-            Life::Landed if state.stop != Stop::Now => {}
-            Life::Stopping | Life::Landed => return Err(NoSeat::Over),
-        }
-        Ok(state.sit_down())
+        Ok(state.sit_down(class, until))
     }
 
     /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
     /// waiter does not care for text.
     pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         let mut state = self.state.lock();
-        // Looked at again under the lock: whoever lands sets the outcome first and wakes the seats after.
-        if let Some(outcome) = self.outcome.get() {
-            return Poll::Ready(Sight::Landed(outcome.clone()));
-        }
         match state.seat(seat) {
-            Some(Seat::Waiting { waker, wants_text }) => {
+            Some(Seat::Waiting { waker, wants_text, .. }) => {
+                // Under the lock: whoever lands sets the outcome first and wakes the seats after.
+                if let Some(outcome) = self.outcome.get() {
+                    return Poll::Ready(Sight::Landed(outcome.clone()));
+                }
                 *waker = Some(cx.waker().clone());
                 *wants_text = seen.is_some();
             }
+            // Even where it has landed since: who took its call back is told so, and gets no answer any more.
             Some(Seat::Cancelled) | None => return Poll::Ready(Sight::Cancelled),
         }
         match seen.and_then(|seen| state.told.since(seen)) {
@@ -242,38 +260,46 @@ impl Flight {
             return;
         }
         let Some(place) = state.seat(seat) else { return };
-        let Seat::Waiting { waker, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
-        state.waiting -= 1;
+        let Seat::Waiting { waker, class, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
+        state.wait_no_more(class);
         let run = self.last_left(&mut state, Leaving::Cancelled);
         drop(state);
         wake([waker, run]);
     }
 
-    /// Gives a seat up. Says whether the work goes on.
+    /// Gives a seat up. Says whether there will be an outcome to collect: the work goes on, or has ended by itself.
     pub fn leave(&self, seat: SeatNo, why: Leaving) -> bool {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
+        state.promised |= why == Leaving::AnsweredEarly;
         let mut run = None;
-        if let Some(Seat::Waiting { .. }) = place {
-            state.waiting -= 1;
+        if let Some(Seat::Waiting { class, .. }) = place {
+            state.wait_no_more(class);
             run = self.last_left(&mut state, why);
         }
-        let goes_on = state.life == Life::Flying;
+        let collectable = match state.life {
+            Life::Flying | Life::Landed => true,
+            Life::Stopping => false,
+        };
         drop(state);
         wake([None, run]);
-        goes_on
+        collectable
     }
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.
     fn last_left(&self, state: &mut State, why: Leaving) -> Option<Waker> {
-        if state.waiting > 0 || state.life != Life::Flying {
+        if state.waiting > 0 || state.promised || state.life != Life::Flying {
             return None;
         }
         state.stop = match (why, self.tool.effect) {
             (Leaving::Cancelled, Effect::Read | Effect::Idempotent | Effect::Write)
             | (Leaving::DeadlineCame, Effect::Read) => Stop::Now,
             (Leaving::ConnectionGone, Effect::Read) => Stop::At(Instant::now() + self.linger()),
-            (Leaving::DeadlineCame | Leaving::ConnectionGone, Effect::Idempotent | Effect::Write) => Stop::No,
+            (Leaving::AnsweredEarly, Effect::Read)
+            | (
+                Leaving::AnsweredEarly | Leaving::DeadlineCame | Leaving::ConnectionGone,
+                Effect::Idempotent | Effect::Write,
+            ) => Stop::No,
         };
         if state.stop == Stop::Now {
             state.life = Life::Stopping;
@@ -305,10 +331,14 @@ impl Flight {
         Stopped::new(Arc::clone(self))
     }
 
-    /// From here on nobody can board. Says whether it was the first to say so.
-    pub(super) fn close_doors(&self) -> bool {
+    /// From here on nobody can board.
+    pub(super) fn close_doors(&self) -> Doors {
         let mut state = self.state.lock();
-        std::mem::replace(&mut state.life, Life::Landed) != Life::Landed
+        match std::mem::replace(&mut state.life, Life::Landed) {
+            Life::Flying => Doors::Open,
+            Life::Stopping => Doors::Stopped,
+            Life::Landed => Doors::Closed,
+        }
     }
 
     /// Lands: everybody aboard is answered. Only after [`Flight::close_doors`].
@@ -356,15 +386,19 @@ impl Flight {
         self.generation
     }
 
+    /// How long its outcome answers equal calls after it has landed.
+    pub fn keep(&self) -> Option<Duration> {
+        self.keep
+    }
+
+    /// Its canonical arguments.
+    pub fn arguments(&self) -> &[u8] {
+        &self.arguments
+    }
+
     /// Whether it was opened with these canonical arguments.
     pub fn has_arguments(&self, arguments: &[u8]) -> bool {
         self.arguments == arguments
-    }
-
-    /// How much memory it takes once it has landed, about.
-    pub(super) fn bytes(&self) -> usize {
-        let reply = self.outcome.get().and_then(|outcome| outcome.as_ref().ok());
-        self.arguments.len() + reply.map_or(0, |reply| reply.bytes())
     }
 
     /// The isolated session its Run works in.
@@ -380,6 +414,21 @@ impl Flight {
     /// Who does the work.
     pub fn provider(&self) -> &Arc<str> {
         &self.provider
+    }
+
+    /// What is told of its Execution.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Where its Execution is.
+    pub fn state(&self) -> ExecutionState {
+        match self.outcome() {
+            Some(Ok(_)) => ExecutionState::Ended(ExecutionEnd::Completed),
+            Some(Err(error)) => ExecutionState::Ended(error.execution_end()),
+            None if self.stages.at(Phase::ProviderCallStart).is_some() => ExecutionState::Processing,
+            None => ExecutionState::Allocated,
+        }
     }
 
     /// When it entered which phase.
@@ -398,13 +447,14 @@ impl Tell for Flight {
         if piece.is_empty() {
             return;
         }
+        self.stages.mark_first_byte();
         let mut state = self.state.lock();
         state.told.push(piece);
         let wakers: Vec<_> = state
             .seats
             .iter()
             .filter_map(|(_, seat)| match seat {
-                Seat::Waiting { waker, wants_text: true } => waker.clone(),
+                Seat::Waiting { waker, wants_text: true, .. } => waker.clone(),
                 Seat::Waiting { .. } | Seat::Cancelled => None,
             })
             .collect();
@@ -414,12 +464,18 @@ impl Tell for Flight {
 }
 
 impl State {
-    fn sit_down(&mut self) -> SeatNo {
+    fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
         let number = SeatNo(self.next_seat);
         self.next_seat += 1;
         self.waiting += 1;
-        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false }));
+        self.standing.came(class, until);
+        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false, class }));
         number
+    }
+
+    fn wait_no_more(&mut self, class: Priority) {
+        self.waiting -= 1;
+        self.standing.went(class);
     }
 
     fn seat(&mut self, number: SeatNo) -> Option<&mut Seat> {
@@ -430,27 +486,6 @@ impl State {
     fn stand_up(&mut self, number: SeatNo) -> Option<Seat> {
         let place = self.seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.seats.remove(place).1)
-    }
-}
-
-impl Told {
-    fn push(&mut self, piece: &str) {
-        self.text.push_str(piece);
-        if self.text.len() > 2 * RETAINED_TEXT_BYTES {
-            let surplus = self.text.len() - RETAINED_TEXT_BYTES;
-            let cut =
-                (surplus..self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(surplus);
-            self.text.drain(..cut);
-            self.forgotten += u64::try_from(cut).unwrap_or(u64::MAX);
-        }
-    }
-
-    /// What came after `seen`, as far as it is retained.
-    fn since(&self, seen: &mut u64) -> Option<String> {
-        let skip = usize::try_from(seen.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
-        let new = self.text.get(skip..).filter(|new| !new.is_empty())?;
-        *seen = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
-        Some(new.to_owned())
     }
 }
 

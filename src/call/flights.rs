@@ -1,21 +1,26 @@
 //! Calls in the air, by key: the one place where a key is looked up, inserted and removed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::{DashMap, Entry};
+use tokio::time::Instant;
 
-use crate::call::flight::{Boarding, Flight, NoSeat, SeatNo};
+use crate::call::cache::OutcomeCache;
+use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
+use crate::lifecycle::Executions;
+use crate::phase::{ExecutionEnd, Phase};
+use crate::tool::Effect;
 
 /// The flights of a daemon, and how many Executions they may be.
 #[derive(Debug)]
 pub struct Flights {
     by_key: DashMap<CallKey, Arc<Flight>, BuildKeyHasher>,
+    cache: OutcomeCache,
     generations: AtomicU64,
-    executions: AtomicUsize,
-    max_executions: usize,
+    executions: Executions,
 }
 
 /// How a caller came aboard.
@@ -27,13 +32,13 @@ pub enum Aboard {
 }
 
 impl Flights {
-    /// No flights yet, and room for `max_executions`.
-    pub fn new(max_executions: usize) -> Self {
+    /// No flights yet, and room for `max_executions`; outcomes that answer later calls go to `cache`.
+    pub fn new(max_executions: usize, cache: OutcomeCache) -> Self {
         Self {
             by_key: DashMap::with_hasher(BuildKeyHasher::default()),
+            cache,
             generations: AtomicU64::new(0),
-            executions: AtomicUsize::new(0),
-            max_executions,
+            executions: Executions::new(max_executions),
         }
     }
 
@@ -55,7 +60,7 @@ impl Flights {
                     drop(occupied);
                     return self.open(alone, |_| ());
                 }
-                match flight.board() {
+                match flight.board(boarding.priority, boarding.until) {
                     Ok(seat) => Ok(Aboard::Joined(Arc::clone(flight), seat)),
                     Err(NoSeat::Full) => {
                         let full = Full::Waiters { limit: boarding.rules.max_waiters };
@@ -74,10 +79,8 @@ impl Flights {
         boarding: Boarding,
         list: impl FnOnce(&Arc<Flight>),
     ) -> Result<Aboard, CallError> {
-        let before = self.executions.fetch_add(1, Ordering::AcqRel);
-        if before >= self.max_executions {
-            self.executions.fetch_sub(1, Ordering::AcqRel);
-            let full = Full::Executions { limit: self.max_executions };
+        if !self.executions.open() {
+            let full = Full::Executions { limit: self.executions.limit() };
             return Err(CallError::Full { full, retry_after: Some(std::time::Duration::from_secs(1)) });
         }
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
@@ -86,20 +89,57 @@ impl Flights {
         Ok(Aboard::Opened(RunGuard { flights: Arc::clone(self), flight, landed: false }, seat))
     }
 
-    /// Frees the key, then answers everybody aboard. A second landing is dropped.
-    fn land(&self, flight: &Flight, outcome: Outcome) {
-        if !flight.close_doors() {
+    /// Outcomes that answer equal calls after their flight has landed.
+    pub fn cache(&self) -> &OutcomeCache {
+        &self.cache
+    }
+
+    /// Fills the cache, frees the key, then answers everybody aboard: whoever finds no flight finds the outcome. A
+    /// second landing is dropped.
+    fn land(&self, flight: &Flight, outcome: Outcome, is_new: bool) {
+        let doors = flight.close_doors();
+        if doors == Doors::Closed {
             return;
         }
         if let Some(key) = flight.key() {
+            // What a stopped flight still came to answers nobody: an equal call is the next generation's.
+            if let Some(ttl) = flight.keep().filter(|_| is_new && doors == Doors::Open) {
+                self.cache.fill(*key, flight.arguments(), &outcome, ttl);
+            }
             self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());
         }
+        if is_new {
+            self.count(flight, &outcome);
+        }
+        // Before anybody is answered: whoever is may call again at once, and finds a place.
+        self.executions.close();
         flight.publish(outcome);
+    }
+
+    /// Counts an Execution as ended. Only what lands first comes here, so each is counted as one of the ends.
+    fn count(&self, flight: &Flight, outcome: &Outcome) {
+        let stages = flight.stages();
+        if stages.at(Phase::SessionReleased).is_none() {
+            // Its Run was lost before it could say so; by now it holds nothing.
+            let end = Instant::now();
+            if stages.at(Phase::ProviderCallStart).is_some() {
+                stages.mark(Phase::ProviderCallEnd, end);
+            }
+            stages.mark(Phase::SessionReleased, end);
+        }
+        let marks = stages.marks();
+        let end = outcome.as_ref().map_or_else(|error| error.execution_end(), |_| ExecutionEnd::Completed);
+        self.executions.ended(end, &marks, marks.at(Phase::SessionReleased).unwrap_or_default());
     }
 
     /// Executions that wait or work.
     pub fn executions(&self) -> usize {
-        self.executions.load(Ordering::Acquire)
+        self.executions.active()
+    }
+
+    /// How many Executions there were, and how they ended.
+    pub fn statistics(&self) -> &Executions {
+        &self.executions
     }
 
     /// Keys in the map.
@@ -132,16 +172,32 @@ impl RunGuard {
     /// The Run ended, with this: everybody is answered.
     pub fn land(&mut self, outcome: Outcome) {
         self.landed = true;
-        self.flights.land(&self.flight, outcome);
+        self.flights.land(&self.flight, outcome, true);
+    }
+
+    /// No Run is needed: an equal flight's outcome was kept, and stays kept no longer for it.
+    pub fn land_kept(mut self, outcome: Outcome) {
+        self.landed = true;
+        self.flights.land(&self.flight, outcome, false);
     }
 }
 
 impl Drop for RunGuard {
     fn drop(&mut self) {
         if !self.landed {
-            self.flights.land(&self.flight, Err(Arc::new(CallError::Lost)));
+            self.flights.land(&self.flight, Err(Arc::new(lost(&self.flight))), true);
         }
         self.flight.run_ended();
-        self.flights.executions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A write that had begun may have been done: nobody is to be told that sending it again is fine.
+fn lost(flight: &Flight) -> CallError {
+    let began = flight.stages().at(Phase::ProviderCallStart).is_some();
+    match flight.tool().effect {
+        Effect::Write if began => {
+            CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what: "was lost" }
+        }
+        Effect::Write | Effect::Read | Effect::Idempotent => CallError::Lost,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::call::canonical::CanonicalError;
 use crate::ids::{ExecutionId, RequestId};
-use crate::phase::Terminal;
+use crate::phase::{ExecutionEnd, Refusal, Terminal};
 use crate::provider::{Fault, Reply};
 use crate::tool::Misfit;
 
@@ -103,6 +103,34 @@ pub enum Full {
         /// Its bound.
         limit: usize,
     },
+    /// One principal's part of a queue.
+    #[error(
+        "Your share of the queue of {name} is full ({share} waiting): while others use it too, one may fill half of \
+         its {limit} places; send more when some of yours are served"
+    )]
+    Share {
+        /// Whose queue.
+        name: Arc<str>,
+        /// How many of one principal may wait.
+        share: usize,
+        /// How many may wait in all.
+        limit: usize,
+    },
+    /// No queue is full, but the turn would surely come too late.
+    #[error(
+        "Your turn for {name} would come after {before} others, in about {}s, and this call can wait for it only {}s",
+        wait.as_secs(), left.as_secs()
+    )]
+    Late {
+        /// For what.
+        name: Arc<str>,
+        /// How many are served first.
+        before: usize,
+        /// How long that takes, at the recent pace.
+        wait: Duration,
+        /// What is left of the time for waiting.
+        left: Duration,
+    },
     /// Executions in all.
     #[error("Maximum concurrent sessions ({limit}) reached. Active sessions: {limit}")]
     Executions {
@@ -129,6 +157,12 @@ pub enum CallError {
     /// What came is not a request.
     #[error("{0}")]
     Invalid(String),
+    /// The caller's time has come since it connected.
+    #[error("The token of {principal} has expired")]
+    Expired {
+        /// Whose.
+        principal: Arc<str>,
+    },
     /// No such tool.
     #[error("There is no tool `{name}`{}", suggestion(near))]
     NoSuchTool {
@@ -140,6 +174,14 @@ pub enum CallError {
     /// An argument does not fit the tool's schema.
     #[error("{0}")]
     Misfit(#[from] Misfit),
+    /// What the request brings beside its arguments is too large to be kept with its Execution.
+    #[error("Metadata size ({bytes} bytes) exceeds limit ({limit} bytes)")]
+    Metadata {
+        /// How large it is, as JSON.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// The arguments have no canonical form.
     #[error("arguments: {0}")]
     Arguments(#[from] CanonicalError),
@@ -184,6 +226,18 @@ pub enum CallError {
         after: Duration,
         /// Whether the work goes on, and its outcome will be kept.
         still_running: bool,
+    },
+    /// Its client would have given up before the work ends.
+    #[error(
+        "Still running after {}s (request: {request}): the work goes on. To collect its outcome, call the tool \
+         get_request with {{\"request_id\":\"{request}\"}}",
+        seconds(*after)
+    )]
+    AnsweredEarly {
+        /// Whose.
+        request: RequestId,
+        /// How long it waited.
+        after: Duration,
     },
     /// The caller took it back.
     #[error("The call was cancelled")]
@@ -232,13 +286,16 @@ impl CallError {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
+            Self::Expired { .. } => Code::Unauthorized,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
-            Self::Misfit(_) | Self::Arguments(_) => Code::ValidationError,
+            Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) => Code::ValidationError,
             Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
                 Code::OverCapacity
             }
             Self::QueueTimeout { .. } => Code::QueueTimeout,
-            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } => Code::Timeout,
+            Self::ProviderTimeout { .. } | Self::WaiterTimeout { .. } | Self::AnsweredEarly { .. } => {
+                Code::Timeout
+            }
             Self::Cancelled => Code::Cancelled,
             Self::Provider(_) => Code::ProviderError,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
@@ -247,13 +304,53 @@ impl CallError {
         }
     }
 
+    /// How the call ended that is answered with it.
+    pub fn terminal(&self) -> Terminal {
+        match self {
+            // OVER_CAPACITY on the wire, but the work was done.
+            Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => Terminal::Error,
+            _ => self.code().terminal(),
+        }
+    }
+
+    /// Why the call was refused, if it was.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if self.terminal() != Terminal::Rejected {
+            return None;
+        }
+        Some(match self {
+            Self::Full { full, .. } => match full {
+                Full::Executions { .. } => Refusal::Sessions,
+                Full::Queue { .. } | Full::Share { .. } | Full::Late { .. } => Refusal::Queue,
+                Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
+            },
+            Self::Metadata { .. } => Refusal::Metadata,
+            Self::ShuttingDown => Refusal::ShuttingDown,
+            _ => Refusal::Invalid,
+        })
+    }
+
+    /// How the Execution ended whose outcome it is.
+    pub fn execution_end(&self) -> ExecutionEnd {
+        match self.terminal() {
+            Terminal::Completed => unreachable!("no error completes a call"),
+            Terminal::Timeout => ExecutionEnd::Timeout,
+            Terminal::Cancelled => ExecutionEnd::Cancelled,
+            Terminal::Rejected if self.refusal() == Some(Refusal::ShuttingDown) => ExecutionEnd::Cancelled,
+            Terminal::Error | Terminal::Rejected => ExecutionEnd::Error,
+        }
+    }
+
     /// Whether the same call may do better later.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Invalid(_)
+            | Self::Expired { .. }
             | Self::NoSuchTool { .. }
             | Self::Misfit(_)
+            | Self::Metadata { .. }
             | Self::Arguments(_)
+            | Self::AnsweredEarly { .. }
             | Self::Cancelled
             | Self::OutcomeUnknown { .. }
             | Self::TooLarge { .. } => false,
@@ -283,13 +380,14 @@ impl CallError {
         match self {
             Self::Misfit(misfit) => Some(&misfit.path),
             Self::Arguments(_) => Some("arguments"),
+            Self::Metadata { .. } => Some("_meta"),
             _ => None,
         }
     }
 
     /// Whether the work goes on although this caller got no reply.
     pub fn still_running(&self) -> bool {
-        matches!(self, Self::WaiterTimeout { still_running: true, .. })
+        matches!(self, Self::WaiterTimeout { still_running: true, .. } | Self::AnsweredEarly { .. })
     }
 }
 

@@ -32,7 +32,7 @@ impl Leases {
     /// Binds permits, narrow to wide, to the Run that works under them.
     pub fn grant(self: &Arc<Self>, provider: Permit, global: Permit, holder: Holder) -> Lease {
         let entry = self.holders.lock().insert(holder);
-        Lease { leases: Arc::clone(self), entry, _provider: provider, _global: global }
+        Lease { leases: Arc::clone(self), entry, provider, global }
     }
 
     /// Everybody who holds one.
@@ -59,8 +59,16 @@ impl Leases {
 pub struct Lease {
     leases: Arc<Leases>,
     entry: usize,
-    _provider: Permit,
-    _global: Permit,
+    provider: Permit,
+    global: Permit,
+}
+
+impl Lease {
+    /// Notes how long it was held for work: both pools learn of it when it is given back.
+    pub fn worked(&mut self, worked: Duration) {
+        self.provider.worked(worked);
+        self.global.worked(worked);
+    }
 }
 
 impl Drop for Lease {

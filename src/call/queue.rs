@@ -3,8 +3,11 @@
 //! One mutex, held for a handful of instructions, decides and counts at once: a permit that was given back goes
 //! straight to the next in line, so nobody overtakes, and a waiter that is dropped between being chosen and being
 //! told hands its permit on.
+//!
+//! The next in line: the highest class first, where every 10 s of waiting raise by one; within a class principals
+//! take turns, then each one's sessions, then who came first. That is decided when a permit is given back, from
+//! the instants at which they came: waiting needs no timer.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,38 +15,45 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::call::outcome::{CallError, Full};
+use crate::deadline::Deadline;
+use crate::ids::{ClientSessionId, PrincipalId};
 
-/// Who goes first: the class, then who came first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
-    class: Priority,
-    arrival: u64,
+pub(in crate::call) mod class;
+mod lane;
+mod line;
+mod pace;
+
+pub use class::Priority;
+use line::{Line, Look, Ticket};
+use pace::Pace;
+
+/// Who waits, and as what.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// For whom: within a class, principals take turns.
+    pub principal: PrincipalId,
+    /// Through which session: a principal's sessions take turns.
+    pub session: ClientSessionId,
+    /// Its class.
+    pub class: Priority,
+    /// Since when it waits, here and in queues before this one: it ages by that.
+    pub since: Instant,
+    /// From when on a permit is of no use to it any more.
+    pub until: Deadline,
 }
 
-/// The class of a call. The first is served first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Priority {
-    /// Before all others.
-    High,
-    /// Where nothing is said.
-    #[default]
-    Medium,
-    /// When nobody else waits.
-    Low,
-}
-
-impl Priority {
-    /// Reads a class by its name.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "high" => Some(Self::High),
-            "medium" => Some(Self::Medium),
-            "low" => Some(Self::Low),
-            _ => None,
-        }
-    }
+/// How much of a queue one principal may fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// All of it: one principal's own queue, or one whose bound nobody ever reaches.
+    All,
+    /// All of it until a second principal has waited here; from then on half of it, rounded up.
+    HalfOnceSeveral,
+    /// Half of it, rounded up: several principals are known from the start.
+    Half,
 }
 
 /// Permits of one kind, and the queue before them.
@@ -52,20 +62,27 @@ pub struct Pool {
     name: Arc<str>,
     limit: usize,
     queue_limit: usize,
+    share: Share,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Permits held, and those of who was chosen and has not taken its own yet.
     in_use: usize,
-    arrivals: u64,
     closed: bool,
-    /// Those who wait; the waker of one that was not polled yet is missing.
-    waiting: BTreeMap<Turn, Option<Waker>>,
-    /// Those who were chosen and have not taken their permit yet. They count as in use.
-    chosen: Vec<Turn>,
-    /// Moving average of how long a permit was held for work.
-    service: Duration,
+    line: Line,
+    pace: Pace,
+    known: Known,
+}
+
+/// Which principals have waited here.
+#[derive(Debug, Clone, Copy, Default)]
+enum Known {
+    #[default]
+    Nobody,
+    One(PrincipalId),
+    Several,
 }
 
 /// What a pool looks like at one instant.
@@ -81,8 +98,8 @@ pub struct PoolView {
 
 impl Pool {
     /// A pool of `limit` permits with room for `queue_limit` who wait.
-    pub fn new(name: Arc<str>, limit: usize, queue_limit: usize) -> Self {
-        Self { name, limit, queue_limit, state: Mutex::new(State::default()) }
+    pub fn new(name: Arc<str>, limit: usize, queue_limit: usize, share: Share) -> Self {
+        Self { name, limit, queue_limit, share, state: Mutex::new(State::default()) }
     }
 
     /// What the permits are for.
@@ -93,87 +110,126 @@ impl Pool {
     /// What it looks like now.
     pub fn view(&self) -> PoolView {
         let state = self.state.lock();
-        PoolView { in_use: state.in_use, limit: self.limit, queued: state.waiting.len() }
+        PoolView { in_use: state.in_use, limit: self.limit, queued: state.line.waiting() }
     }
 
     /// Takes a permit at once, if one is free and nobody waits for it.
     pub fn try_take(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state.lock();
-        let free = !state.closed && state.in_use < self.limit && state.waiting.is_empty();
-        if !free {
+        if state.closed || !self.has_free(&state) {
             return None;
         }
         state.in_use += 1;
-        Some(Permit { pool: Arc::clone(self) })
+        Some(Permit { pool: Arc::clone(self), worked: None })
+    }
+
+    fn has_free(&self, state: &State) -> bool {
+        state.in_use < self.limit && state.line.waiting() == 0
     }
 
     /// Gets in line for a permit.
     ///
     /// # Errors
-    /// The queue is full, or the daemon is going down: at once.
-    pub fn queue(self: &Arc<Self>, class: Priority) -> Result<Waiting, CallError> {
+    /// The queue or the principal's share of it is full, its turn would surely come too late, or the daemon is
+    /// going down: at once.
+    pub fn queue(self: &Arc<Self>, claim: &Claim) -> Result<Waiting, CallError> {
+        let now = Instant::now();
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::ShuttingDown);
         }
-        if state.waiting.len() >= self.queue_limit {
-            let retry_after = Some(self.next_turn(&state));
-            let full = Full::Queue { name: Arc::clone(&self.name), limit: self.queue_limit };
-            return Err(CallError::Full { full, retry_after });
-        }
-        let turn = Turn { class, arrival: state.arrivals };
-        state.arrivals += 1;
-        if state.in_use < self.limit && state.waiting.is_empty() {
+        state.known = state.known.and(claim.principal);
+        let ticket = if self.has_free(&state) {
             state.in_use += 1;
-            state.chosen.push(turn);
+            state.line.pass(claim)
         } else {
-            state.waiting.insert(turn, None);
-        }
+            if let Some(full) = self.refusal(&mut state, claim, now) {
+                let retry_after = Some(self.next_turn(&mut state, claim, now));
+                return Err(CallError::Full { full, retry_after });
+            }
+            state.line.join(claim, now)
+        };
         drop(state);
-        Ok(Waiting { pool: Arc::clone(self), turn: Some(turn) })
+        Ok(Waiting { pool: Arc::clone(self), ticket: Some(ticket) })
     }
 
-    /// When a place is likely to be free, from how long recent work took.
-    pub fn retry_after(&self) -> Duration {
-        self.next_turn(&self.state.lock())
+    /// Why this one cannot get in line.
+    fn refusal(&self, state: &mut State, claim: &Claim, now: Instant) -> Option<Full> {
+        let name = || Arc::clone(&self.name);
+        let waiting = state.line.waiting();
+        if waiting >= self.queue_limit {
+            return Some(Full::Queue { name: name(), limit: self.queue_limit });
+        }
+        let share = self.share(state.known);
+        if share < self.queue_limit && state.line.waiting_of(claim.principal) >= share {
+            return Some(Full::Share { name: name(), share, limit: self.queue_limit });
+        }
+        let left = claim.until.instant().saturating_duration_since(now);
+        let too_long = |wait: &Duration| *wait > left.saturating_mul(2);
+        // Nobody has more in front than wait: mostly that says enough, and nothing needs to be counted.
+        state.pace.least_wait(waiting, self.limit).filter(too_long)?;
+        let before = state.line.before(claim, now);
+        let wait = state.pace.least_wait(before, self.limit).filter(too_long)?;
+        Some(Full::Late { name: name(), before, wait, left })
     }
 
-    /// One turn of the queue: everybody in front, `limit` at a time. Between 100 ms and a minute.
-    fn next_turn(&self, state: &State) -> Duration {
-        let rounds = state.waiting.len() / self.limit.max(1) + 1;
-        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
-        let turn = state.service.saturating_mul(rounds);
-        turn.clamp(Duration::from_millis(100), Duration::from_mins(1))
+    /// How many of one principal may wait.
+    fn share(&self, known: Known) -> usize {
+        match (self.share, known) {
+            (Share::All, _) | (Share::HalfOnceSeveral, Known::Nobody | Known::One(_)) => self.queue_limit,
+            (Share::Half, _) | (Share::HalfOnceSeveral, Known::Several) => self.queue_limit.div_ceil(2),
+        }
+    }
+
+    /// When this one would have its turn if it came now, from how long recent work took. Between 100 ms and a
+    /// minute.
+    pub fn retry_after(&self, claim: &Claim) -> Duration {
+        self.next_turn(&mut self.state.lock(), claim, Instant::now())
+    }
+
+    fn next_turn(&self, state: &mut State, claim: &Claim, now: Instant) -> Duration {
+        let before = state.line.before(claim, now);
+        state.pace.turn(before, self.limit)
     }
 
     /// Notes how long a permit was held for work.
     pub fn observe(&self, service: Duration) {
-        let mut state = self.state.lock();
-        state.service = if state.service.is_zero() { service } else { (state.service * 7 + service) / 8 };
+        self.state.lock().pace.note(service);
     }
 
     /// Refuses everybody who waits and who comes; permits in use stay good.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let waiting = std::mem::take(&mut state.waiting);
+        let refused = state.line.refuse_all();
         drop(state);
-        waiting.into_values().flatten().for_each(Waker::wake);
+        refused.into_iter().for_each(Waker::wake);
     }
 
     /// Gives one permit back: to the next in line, else to the pool.
-    fn release(&self) {
+    fn release(&self, worked: Option<Duration>) {
         let mut state = self.state.lock();
-        let next = state.waiting.pop_first();
-        match next {
-            Some((turn, waker)) => {
-                state.chosen.push(turn);
-                drop(state);
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
-            None => state.in_use -= 1,
+        if let Some(worked) = worked {
+            state.pace.note(worked);
+        }
+        if state.line.waiting() == 0 {
+            state.in_use -= 1;
+            return;
+        }
+        let chosen = state.line.choose(Instant::now());
+        drop(state);
+        if let Some(waker) = chosen {
+            waker.wake();
+        }
+    }
+}
+
+impl Known {
+    fn and(self, principal: PrincipalId) -> Self {
+        match self {
+            Self::Nobody => Self::One(principal),
+            Self::One(known) if known == principal => self,
+            Self::One(_) | Self::Several => Self::Several,
         }
     }
 }
@@ -183,174 +239,79 @@ impl Pool {
 #[derive(Debug)]
 pub struct Permit {
     pool: Arc<Pool>,
+    worked: Option<Duration>,
+}
+
+impl Permit {
+    /// Notes how long it was held for work: the pool learns of it when it is given back.
+    pub fn worked(&mut self, worked: Duration) {
+        self.worked = Some(worked);
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.pool.release();
+        self.pool.release(self.worked);
     }
 }
 
-/// A place in line. Dropping it leaves the line; if its turn had come, the permit goes to the next.
+/// A wait in line. Dropping it leaves the line; if its turn had come, the permit goes to the next.
 ///
 /// Cancel safe.
 #[must_use = "who does not wait gets no permit"]
 #[derive(Debug)]
 pub struct Waiting {
     pool: Arc<Pool>,
-    turn: Option<Turn>,
+    ticket: Option<Ticket>,
+}
+
+impl Waiting {
+    /// Where it waits; `None` once it is over.
+    pub fn place(&self) -> Option<PlaceInLine> {
+        self.ticket.map(|ticket| PlaceInLine { pool: Arc::clone(&self.pool), ticket })
+    }
 }
 
 impl Future for Waiting {
     type Output = Result<Permit, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(turn) = self.turn else { unreachable!("polled again after it was ready") };
-        let mut state = self.pool.state.lock();
-        if let Some(place) = state.chosen.iter().position(|chosen| *chosen == turn) {
-            state.chosen.swap_remove(place);
-            drop(state);
-            self.turn = None;
-            return Poll::Ready(Ok(Permit { pool: Arc::clone(&self.pool) }));
-        }
-        if let Some(waker) = state.waiting.get_mut(&turn) {
-            *waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        // Only `close` takes somebody out of the line without choosing it.
-        drop(state);
-        self.turn = None;
-        Poll::Ready(Err(CallError::ShuttingDown))
+        let Some(ticket) = self.ticket else { unreachable!("polled again after it was ready") };
+        let seen = self.pool.state.lock().line.look(ticket, cx.waker());
+        let end = match seen {
+            Look::Waits => return Poll::Pending,
+            Look::Chosen => Ok(Permit { pool: Arc::clone(&self.pool), worked: None }),
+            Look::Refused => Err(CallError::ShuttingDown),
+        };
+        self.ticket = None;
+        Poll::Ready(end)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let Some(turn) = self.turn else { return };
-        let mut state = self.pool.state.lock();
-        if state.waiting.remove(&turn).is_some() {
-            return;
+        let Some(ticket) = self.ticket else { return };
+        let left = self.pool.state.lock().line.leave(ticket);
+        match left {
+            Look::Chosen => self.pool.release(None),
+            Look::Waits | Look::Refused => {}
         }
-        if let Some(place) = state.chosen.iter().position(|chosen| *chosen == turn) {
-            state.chosen.swap_remove(place);
-            drop(state);
-            self.pool.release();
-        }
+    }
+}
+
+/// Where somebody waits, for who may give it another class. It outlives the wait, and does nothing then.
+#[derive(Debug, Clone)]
+pub struct PlaceInLine {
+    pool: Arc<Pool>,
+    ticket: Ticket,
+}
+
+impl PlaceInLine {
+    /// Gives the one who waits there another class. What it has waited counts on.
+    pub fn reclass(&self, class: Priority) {
+        self.pool.state.lock().line.reclass(self.ticket, class, Instant::now());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn pool(limit: usize, queue: usize) -> Arc<Pool> {
-        Arc::new(Pool::new(Arc::from("test"), limit, queue))
-    }
-
-    #[test]
-    fn a_permit_given_back_goes_to_the_first_in_line() {
-        let pool = pool(1, 9);
-        let held = pool.try_take().unwrap();
-        let mut first = pool.queue(Priority::Medium).unwrap();
-        let mut second = pool.queue(Priority::Medium).unwrap();
-        let mut high = pool.queue(Priority::High).unwrap();
-        assert!((&mut first).now_or_never().is_none());
-        drop(held);
-        assert!(pool.try_take().is_none(), "nobody overtakes");
-        let held = (&mut high).now_or_never().unwrap().unwrap();
-        assert!((&mut second).now_or_never().is_none());
-        drop(held);
-        let _held = (&mut first).now_or_never().unwrap().unwrap();
-        assert_eq!(pool.view(), PoolView { in_use: 1, limit: 1, queued: 1 });
-    }
-
-    #[test]
-    fn who_leaves_after_being_chosen_hands_the_permit_on() {
-        let pool = pool(1, 9);
-        let held = pool.try_take().unwrap();
-        let first = pool.queue(Priority::Medium).unwrap();
-        let mut second = pool.queue(Priority::Medium).unwrap();
-        drop(held);
-        drop(first);
-        drop((&mut second).now_or_never().unwrap().unwrap());
-        assert_eq!(pool.view(), PoolView { in_use: 0, limit: 1, queued: 0 });
-    }
-
-    #[test]
-    fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
-        let pool = pool(1, 1);
-        let _held = pool.try_take().unwrap();
-        let _waits = pool.queue(Priority::Medium).unwrap();
-        pool.observe(Duration::from_secs(4));
-        let error = pool.queue(Priority::High).unwrap_err();
-        assert_eq!(error.retry_after_ms(), Some(8000));
-        assert_eq!(error.to_string(), "The queue of test is full (1 waiting)");
-    }
-
-    #[test]
-    fn closing_answers_all_who_wait_and_takes_no_permit_away() {
-        let pool = pool(1, 9);
-        let held = pool.try_take().unwrap();
-        let mut waits = pool.queue(Priority::Low).unwrap();
-        pool.close();
-        assert_eq!((&mut waits).now_or_never().unwrap().unwrap_err(), CallError::ShuttingDown);
-        assert_eq!(pool.queue(Priority::Low).unwrap_err(), CallError::ShuttingDown);
-        drop(held);
-        assert_eq!(pool.view(), PoolView { in_use: 0, limit: 1, queued: 0 });
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    enum Move {
-        Queue(u8),
-        Try,
-        Poll(usize),
-        Leave(usize),
-        GiveBack(usize),
-    }
-
-    fn any_move() -> impl Strategy<Value = Move> {
-        prop_oneof![
-            (0..3u8).prop_map(Move::Queue),
-            Just(Move::Try),
-            any::<usize>().prop_map(Move::Poll),
-            any::<usize>().prop_map(Move::Leave),
-            any::<usize>().prop_map(Move::GiveBack),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_no_permit_is_lost_or_made(limit in 1..4usize, moves in prop::collection::vec(any_move(), 0..200)) {
-            let pool = pool(limit, 5);
-            let (mut waiting, mut held) = (Vec::new(), Vec::new());
-            for each in moves {
-                match each {
-                    Move::Queue(class) => {
-                        let class = [Priority::High, Priority::Medium, Priority::Low][usize::from(class)];
-                        waiting.extend(pool.queue(class).ok());
-                    }
-                    Move::Try => held.extend(pool.try_take()),
-                    Move::Poll(at) if !waiting.is_empty() => {
-                        let at = at % waiting.len();
-                        let ready: Option<Result<Permit, CallError>> = (&mut waiting[at]).now_or_never();
-                        if let Some(permit) = ready {
-                            held.push(permit.unwrap());
-                            drop(waiting.swap_remove(at));
-                        }
-                    }
-                    Move::Leave(at) if !waiting.is_empty() => drop(waiting.swap_remove(at % waiting.len())),
-                    Move::GiveBack(at) if !held.is_empty() => drop(held.swap_remove(at % held.len())),
-                    Move::Poll(_) | Move::Leave(_) | Move::GiveBack(_) => {}
-                }
-                let view = pool.view();
-                prop_assert!(held.len() <= view.in_use && view.in_use <= limit);
-                prop_assert!(view.queued == 0 || view.in_use == limit, "nobody waits beside a free permit");
-            }
-            drop((waiting, held));
-            prop_assert_eq!(pool.view(), PoolView { in_use: 0, limit, queued: 0 });
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::call::flight::{Flight, Leaving, NoSeat, SeatNo};
+use crate::call::flight::{Flight, NoSeat, SeatNo};
 use crate::call::outcome::{CallError, Full};
 use crate::call::waiter::{Arrival, Waiter};
 use crate::call::{Caller, Calls};
@@ -54,7 +54,7 @@ pub struct Attachment {
 
 /// A call as its waiter finds it in the attachment again.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct Attached {
     attachment: Arc<Attachment>,
     id: Arc<str>,
 }
@@ -158,12 +158,7 @@ impl Attachment {
     /// Takes a call back whose connection is lost: as if its waiter had.
     pub fn cancel(&self, id: &str) {
         let Some((flight, seat)) = self.with(|state| state.take(id)) else { return };
-        // One who sits in it can cancel, and stops the work if nobody else waits.
-        let own = flight.board_again();
-        flight.cancel(seat);
-        if let Ok(own) = own {
-            flight.leave(own, Leaving::Cancelled);
-        }
+        flight.take_back(seat);
     }
 
     /// Outcomes kept, and their bytes.
@@ -180,7 +175,7 @@ impl Drop for Attachment {
     }
 }
 
-impl Claim {
+impl Attached {
     /// What a caller with a session key is found by, if its client gave the call an id.
     pub(super) fn of(caller: &Caller, id: Option<&str>) -> Option<Self> {
         let attachment = Arc::clone(caller.attachment.as_ref()?);
@@ -226,16 +221,16 @@ impl Calls {
     /// Nothing is known of a write, which may not run again; or its flight is full.
     pub(super) fn resume(
         &self,
-        claim: Option<&Claim>,
+        attached: Option<&Attached>,
         tool: &Arc<Tool>,
         arguments: &[u8],
         arrival: Arrival,
     ) -> Result<Option<Waiter>, CallError> {
-        let found = claim.and_then(Claim::find);
+        let found = attached.and_then(Attached::find);
         let matching =
             found.filter(|(flight, _)| flight.tool().id == tool.id && flight.has_arguments(arguments));
         if let Some((flight, before)) = matching {
-            match flight.board_again() {
+            match flight.board_again(arrival.priority, arrival.until()) {
                 Ok(seat) => {
                     // An old connection that is not known to be gone has lost its call to this one.
                     flight.cancel(before);

@@ -1,1 +1,13 @@
+//! The path of a call, on paused time: gates instead of sleeps, and a stage on which each piece of work stands
+//! until the test says how it ends.
 
+pub(crate) mod rig;
+pub(crate) mod stage;
+
+mod ending;
+mod joining;
+mod leaving;
+mod limits;
+mod losing;
+mod model;
+mod stress;

@@ -2,7 +2,7 @@
 //! because its connection went. Whichever way, it ends exactly once.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use crate::call::Submitted;
 use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{CallError, Outcome};
-use crate::call::reattach::Claim;
+use crate::call::queue::Priority;
+use crate::call::reattach::Attached;
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
-use crate::lifecycle::{Record, Role, Spent};
+use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::tool::{Effect, Tool};
 
@@ -33,6 +34,40 @@ pub struct Answer {
     pub spent: Spent,
     /// The reply, or why there is none.
     pub outcome: Outcome,
+}
+
+impl Answer {
+    /// An answer that needed no Execution.
+    pub(super) fn at_once(
+        request: RequestId,
+        received: Instant,
+        role: Role,
+        provider: Option<Arc<str>>,
+        outcome: Outcome,
+    ) -> Self {
+        let spent = Spent { total: received.elapsed(), ..Spent::default() };
+        Self { request, execution: None, role: Some(role), provider, spent, outcome }
+    }
+}
+
+/// What a caller's connection cannot take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// Its client gives up soon after: the call is answered then with where to collect its outcome, and goes on.
+    pub answer_within: Option<Duration>,
+    /// A reply with more bytes cannot be delivered whole: it is kept to be collected.
+    pub reply_bytes: Option<usize>,
+}
+
+impl Bounds {
+    /// Whether this outcome cannot be delivered whole.
+    pub(super) fn are_passed_by(&self, outcome: &Outcome) -> bool {
+        is_longer(outcome, self.reply_bytes)
+    }
+}
+
+fn is_longer(outcome: &Outcome, limit: Option<usize>) -> bool {
+    limit.is_some_and(|limit| outcome.as_ref().is_ok_and(|reply| reply.bytes() > limit))
 }
 
 /// What a waiter is told.
@@ -57,12 +92,16 @@ pub struct Waiter {
     role: Role,
     received: Instant,
     patience: Duration,
+    /// Why it leaves when its patience ends.
+    then: Leaving,
+    /// A larger reply is kept to be collected.
+    keep_above: Option<usize>,
     seen: Option<u64>,
     seated: bool,
     registered: bool,
     done: bool,
     /// Where it is found again when its connection goes.
-    claim: Option<Claim>,
+    attached: Option<Attached>,
 }
 
 /// What makes a waiter.
@@ -76,8 +115,19 @@ pub struct Arrival {
     pub received: Instant,
     /// How long it waits at most.
     pub patience: Duration,
+    /// Its class in every queue.
+    pub priority: Priority,
+    /// What its connection cannot take.
+    pub bounds: Bounds,
     /// Whether it wants the text as it is made.
     pub wants_text: bool,
+}
+
+impl Arrival {
+    /// When its patience ends.
+    pub(super) fn until(&self) -> Deadline {
+        Deadline::since(self.received, self.patience)
+    }
 }
 
 /// Takes a waiting call back from afar.
@@ -102,6 +152,10 @@ impl Waiter {
         role: Role,
         arrival: Arrival,
     ) -> Self {
+        let (patience, then) = match arrival.bounds.answer_within {
+            Some(within) if within < arrival.patience => (within, Leaving::AnsweredEarly),
+            Some(_) | None => (arrival.patience, Leaving::DeadlineCame),
+        };
         Self {
             watch,
             flight,
@@ -110,21 +164,23 @@ impl Waiter {
             principal: arrival.principal,
             role,
             received: arrival.received,
-            patience: arrival.patience,
+            patience,
+            then,
+            keep_above: arrival.bounds.reply_bytes,
             seen: arrival.wants_text.then_some(0),
             seated: true,
             registered: false,
             done: false,
-            claim: None,
+            attached: None,
         }
     }
 
     /// Can be found again when its connection goes.
-    pub(super) fn claimed(mut self, claim: Option<Claim>) -> Self {
-        if let Some(claim) = &claim {
-            claim.begin(self.request, self.seat, &self.flight);
+    pub(super) fn attached(mut self, attached: Option<Attached>) -> Self {
+        if let Some(attached) = &attached {
+            attached.begin(self.request, self.seat, &self.flight);
         }
-        self.claim = claim;
+        self.attached = attached;
         self
     }
 
@@ -144,23 +200,14 @@ impl Waiter {
         CancelHandle { flight: Arc::clone(&self.flight), seat: self.seat }
     }
 
-    /// What becomes of its call: one that has landed already needs no place among those under way.
-    pub(super) fn submitted(self) -> Submitted {
-        self.landed().map_or_else(
-            |mut waiter| {
-                waiter.register();
-                Submitted::Waiting(waiter)
-            },
-            Submitted::Answered,
-        )
-    }
-
-    /// The answer, if the flight has landed already: no timer, no waker.
-    fn landed(mut self) -> Result<Answer, Self> {
-        match self.flight.outcome().cloned() {
-            Some(outcome) => Ok(self.end(outcome)),
-            None => Err(self),
+    /// What becomes of its call: one that has landed already needs no place among those under way, no timer and no
+    /// waker.
+    pub(super) fn submitted(mut self) -> Submitted {
+        if let Some(outcome) = self.flight.outcome().cloned() {
+            return Submitted::Answered(self.end(outcome));
         }
+        self.register();
+        Submitted::Waiting(self)
     }
 
     /// The next thing it is told.
@@ -182,8 +229,7 @@ impl Waiter {
     ///
     /// Cancel safe.
     pub async fn answer(&mut self) -> Answer {
-        let until = Deadline::since(self.received, self.patience);
-        let answered = until
+        let answered = Deadline::since(self.received, self.patience)
             .limit(async {
                 loop {
                     if let News::Answer(answer) = std::future::poll_fn(|cx| self.poll_news(cx)).await {
@@ -205,14 +251,25 @@ impl Waiter {
         Deadline::since(self.received, self.patience).instant()
     }
 
-    /// Its own deadline came: it leaves with an answer that says so.
+    /// Its wait is over: it leaves with an answer that says so.
     pub fn give_up(&mut self) -> Answer {
-        let still_running = self.leave(Leaving::DeadlineCame);
-        self.leave_claim();
-        if still_running {
-            self.watch.keep(self.request, self.principal, &self.flight);
+        // It may have landed, or been taken back, since this waiter last looked.
+        match self.flight.look(self.seat, None, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Sight::Landed(outcome)) => return self.end(outcome),
+            Poll::Ready(Sight::Cancelled) => return self.end(Err(Arc::new(CallError::Cancelled))),
+            Poll::Ready(Sight::Text(_)) | Poll::Pending => {}
         }
-        let error = CallError::WaiterTimeout { request: self.request, after: self.patience, still_running };
+        let still_running = self.leave(self.then);
+        self.leave_behind();
+        if still_running {
+            self.watch.keep(self.request, self.principal, Terminal::Timeout, &self.flight);
+        }
+        let (request, after) = (self.request, self.patience);
+        let error = if still_running && self.then == Leaving::AnsweredEarly {
+            CallError::AnsweredEarly { request, after }
+        } else {
+            CallError::WaiterTimeout { request, after, still_running }
+        };
         self.end(Err(Arc::new(error)))
     }
 
@@ -221,20 +278,23 @@ impl Waiter {
     }
 
     /// The work may go on, and its outcome be asked for.
-    fn leave_claim(&mut self) {
-        if let Some(claim) = self.claim.take() {
-            claim.leave(self.request);
+    fn leave_behind(&mut self) {
+        if let Some(attached) = self.attached.take() {
+            attached.leave(self.request);
         }
     }
 
     fn end(&mut self, outcome: Outcome) -> Answer {
         self.done = true;
-        if let Some(claim) = self.claim.take() {
+        if let Some(attached) = self.attached.take() {
             let taken_back = matches!(&outcome, Err(error) if **error == CallError::Cancelled);
-            if taken_back { claim.forget(self.request) } else { claim.keep(self.request) }
+            if taken_back { attached.forget(self.request) } else { attached.keep(self.request) }
         }
         // After landing, or after the call was taken back, this only clears the seat.
         self.leave(Leaving::Cancelled);
+        if is_longer(&outcome, self.keep_above) {
+            self.watch.keep(self.request, self.principal, Terminal::Completed, &self.flight);
+        }
         let answer = Answer {
             request: self.request,
             execution: Some(self.flight.execution()),
@@ -243,8 +303,12 @@ impl Waiter {
             spent: self.spent(Instant::now()),
             outcome,
         };
-        self.watch
-            .ended(record(self.principal, Arc::clone(&self.flight.tool().name), &answer), self.registered);
+        let mut record = record(self.principal, Arc::clone(&self.flight.tool().name), &answer);
+        record.seen = Some(Seen::of(&self.flight, self.received));
+        if record.model.is_none() {
+            record.model.clone_from(&self.flight.about().model);
+        }
+        self.watch.ended(record, self.registered);
         answer
     }
 
@@ -273,10 +337,10 @@ impl Drop for Waiter {
         if self.done {
             return;
         }
-        let goes_on = self.leave(Leaving::ConnectionGone);
-        self.leave_claim();
-        if goes_on && self.flight.tool().effect != Effect::Read {
-            self.watch.keep(self.request, self.principal, &self.flight);
+        let collectable = self.leave(Leaving::ConnectionGone);
+        self.leave_behind();
+        if collectable && self.flight.tool().effect != Effect::Read {
+            self.watch.keep(self.request, self.principal, Terminal::Cancelled, &self.flight);
         }
         // Nobody is there to be answered; the call's record still ends once.
         self.end(Err(Arc::new(CallError::Cancelled)));
@@ -285,17 +349,20 @@ impl Drop for Waiter {
 
 /// The record of a finished call.
 pub(super) fn record(principal: PrincipalId, tool: Arc<str>, answer: &Answer) -> Record {
-    let code = answer.outcome.as_ref().err().map(|error| error.code());
+    let error = answer.outcome.as_ref().err();
     Record {
         request: answer.request,
         execution: answer.execution,
         principal,
         tool,
         provider: answer.provider.clone(),
+        model: answer.outcome.as_ref().ok().and_then(|reply| reply.model.clone()),
         role: answer.role,
-        terminal: code.map_or(Terminal::Completed, crate::call::outcome::Code::terminal),
-        code: code.map(crate::call::outcome::Code::label),
+        terminal: error.map_or(Terminal::Completed, |error| error.terminal()),
+        code: error.map(|error| error.code().label()),
+        refusal: error.and_then(|error| error.refusal()),
         spent: answer.spent,
+        seen: None,
     }
 }
 

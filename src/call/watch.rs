@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::call::flight::Flight;
 use crate::call::key::BuildKeyHasher;
-use crate::call::outcome::Outcome;
+use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
-use crate::phase::Phase;
+use crate::phase::Terminal;
+use crate::tool::Found;
 
 /// How long an outcome is kept for who could not wait for it.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
@@ -23,18 +24,12 @@ const KEPT_OUTCOMES: usize = 1024;
 const KEPT_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
-struct Active {
-    principal: PrincipalId,
-    role: Role,
-    received: Instant,
-    flight: Arc<Flight>,
-}
-
-#[derive(Debug)]
 struct Kept {
     request: RequestId,
     principal: PrincipalId,
     since: Instant,
+    /// How the call ended for its caller, whose record may be forgotten sooner.
+    ended: Terminal,
     flight: Arc<Flight>,
 }
 
@@ -84,8 +79,14 @@ impl Watch {
     }
 
     /// Keeps what this flight lands with for who could not wait.
-    pub(super) fn keep(&self, request: RequestId, principal: PrincipalId, flight: &Arc<Flight>) {
-        let kept = Kept { request, principal, since: Instant::now(), flight: Arc::clone(flight) };
+    pub(super) fn keep(
+        &self,
+        request: RequestId,
+        principal: PrincipalId,
+        ended: Terminal,
+        flight: &Arc<Flight>,
+    ) {
+        let kept = Kept { request, principal, since: Instant::now(), ended, flight: Arc::clone(flight) };
         self.kept.lock().push_back(kept);
         self.sweep();
     }
@@ -100,7 +101,8 @@ impl Watch {
             if !too_old && kept.len() <= KEPT_OUTCOMES && bytes <= KEPT_BYTES {
                 return;
             }
-            bytes -= oldest.bytes();
+            // One that was still at work when the sum was taken may have landed since.
+            bytes = bytes.saturating_sub(oldest.bytes());
             kept.pop_front();
         }
     }
@@ -110,106 +112,37 @@ impl Watch {
         self.active.lock().len()
     }
 
-    /// What the daemon knows of one request of this principal.
-    pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Value> {
-        let under_way =
-            self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
-        let record = || self.lifecycle.find(who, request).map(|record| told(&record));
-        let mut found = under_way.or_else(record)?;
-        let flight = {
+    /// What the daemon knows of one request of this principal, with the reply if that was kept.
+    pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Found> {
+        let kept = {
             let kept = self.kept.lock();
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);
-            kept.map(|kept| Arc::clone(&kept.flight))
+            kept.map(|kept| (kept.ended, Arc::clone(&kept.flight)))
         };
-        if let (Some(flight), Value::Object(members)) = (flight, &mut found) {
-            members.insert("work".into(), collected(&flight));
+        let active = self.active.lock().get(&request).filter(|active| active.principal == who).cloned();
+        let outcome = kept.as_ref().map(|(_, flight)| flight.outcome().cloned());
+        let work = kept.as_ref().map(|(_, flight)| &**flight);
+        let mut about = match (active, self.lifecycle.find(who, request), &kept) {
+            (Some(active), _, _) => shown::under_way(request, &active),
+            (None, Some(record), _) => shown::ended(&record, work),
+            (None, None, Some((ended, flight))) => shown::forgotten(request, *ended, flight),
+            (None, None, None) => return None,
+        };
+        if let (Some(flight), Some(outcome), Value::Object(members)) = (work, &outcome, &mut about) {
+            members.insert("work".into(), shown::work(flight, outcome.as_ref()));
         }
-        members_with_id(&mut found, request);
-        Some(found)
+        Some(Found { about, reply: outcome.flatten().and_then(Result::ok) })
     }
 
     /// This principal's calls under way, the oldest first.
     pub fn list(&self, who: PrincipalId) -> Value {
-        let active = self.active.lock();
-        let mut mine: Vec<_> = active.iter().filter(|(_, active)| active.principal == who).collect();
+        let mut mine: Vec<(RequestId, Active)> = {
+            let active = self.active.lock();
+            let mine = active.iter().filter(|(_, active)| active.principal == who);
+            mine.map(|(request, active)| (*request, active.clone())).collect()
+        };
         mine.sort_by_key(|(_, active)| active.received);
-        let list: Vec<_> = mine
-            .into_iter()
-            .map(|(request, active)| {
-                let mut described = describe(active);
-                members_with_id(&mut described, *request);
-                described
-            })
-            .collect();
+        let list: Vec<_> = mine.iter().map(|(request, active)| shown::under_way(*request, active)).collect();
         json!({"active_requests": list})
     }
-}
-
-fn members_with_id(value: &mut Value, request: RequestId) {
-    if let Value::Object(members) = value {
-        members.insert("request_id".into(), request.to_string().into());
-    }
-}
-
-fn describe(active: &Active) -> Value {
-    let stages = active.flight.stages();
-    let phases: serde_json::Map<_, _> = Phase::ALL
-        .into_iter()
-        .filter_map(|phase| Some((phase.label().to_owned(), millis(stages.at(phase)?))))
-        .collect();
-    json!({
-        "state": "active",
-        "phase": stages.current().label(),
-        "tool": &*active.flight.tool().name,
-        "provider": &**active.flight.provider(),
-        "session_id": active.flight.execution().to_string(),
-        "role": active.role.label(),
-        "waiters": active.flight.waiting(),
-        "elapsed_ms": millis(active.received.elapsed()),
-        "phases_ms": phases,
-    })
-}
-
-fn told(record: &Record) -> Value {
-    json!({
-        "state": record.terminal.label(),
-        "code": record.code,
-        "tool": &*record.tool,
-        "provider": record.provider.as_deref(),
-        "session_id": record.execution.map(|execution| execution.to_string()),
-        "role": record.role.map(Role::label),
-        "latency": {
-            "total_ms": millis(record.spent.total),
-            "queue_ms": millis(record.spent.queue),
-            "permit_ms": millis(record.spent.permit),
-            "provider_ms": millis(record.spent.provider),
-            "overhead_ms": millis(record.spent.overhead()),
-        },
-    })
-}
-
-/// The work that went on after its caller had left.
-fn collected(flight: &Flight) -> Value {
-    match flight.outcome() {
-        None => json!({"state": "running", "phase": flight.stages().current().label()}),
-        Some(outcome) => collected_outcome(outcome),
-    }
-}
-
-fn collected_outcome(outcome: &Outcome) -> Value {
-    match outcome {
-        Ok(reply) => {
-            let outputs: Value = serde_json::from_str(reply.content()).unwrap_or_default();
-            json!({"state": "completed", "outputs": outputs})
-        }
-        Err(error) => {
-            json!({"state": error.code().terminal().label(), "code": error.code().label(), "message": error.to_string()})
-        }
-    }
-}
-
-/// Milliseconds with microseconds behind the point.
-fn millis(span: Duration) -> Value {
-    let micros = u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
-    Value::from(f64::from(micros) / 1000.0)
 }

@@ -102,7 +102,7 @@ fn welcome(config: &Config, address: SocketAddr) {
     } else {
         config.providers.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ")
     };
-    let token = if config.token.is_some() { " -H \"Authorization: Bearer $INFLIGHTD_TOKEN\"" } else { "" };
+    let token = if config.token_required() { " -H \"Authorization: Bearer $INFLIGHTD_TOKEN\"" } else { "" };
     let text = format!(
         "
   inflightd {version} is ready on {address}

@@ -10,7 +10,7 @@ const PRESETS: [(&str, &str); 3] = [("kimi", "KIMI"), ("glm", "GLM"), ("openai",
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
-    let (token, token_set) = values.secret("INFLIGHTD_TOKEN", parse::token);
+    let (principals, token_set) = values.principals();
     let (listen, set) = values.address("INFLIGHTD_LISTEN");
     if let Some(found) = set.filter(|_| !token_set && !listen.ip().to_canonical().is_loopback()) {
         values.refuse(&found, Wrong::OpenToAll);
@@ -38,6 +38,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let health_interval = values.seconds("HEALTH_INTERVAL_SECS");
     let drain_timeout = values.seconds("DRAIN_TIMEOUT_SECS");
     let reattach = values.seconds("REATTACH_SECS");
+    let guard_window = values.milliseconds("GUARD_WINDOW_MS");
     let tools_file = values.file("TOOLS_FILE");
     let Resolved { ladder, providers: timeouts, warnings } = resolved?;
     values.warnings.extend(warnings);
@@ -45,7 +46,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         presets.into_iter().zip(timeouts).filter_map(|(preset, timeout)| preset.offered(timeout)).collect();
     Some(Config {
         listen,
-        token,
+        principals,
         allowed_origins,
         log_format,
         log_level,
@@ -57,6 +58,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         health_interval,
         drain_timeout,
         reattach,
+        guard_window,
         tools_file,
     })
 }
@@ -72,6 +74,7 @@ fn limits(values: &mut Values) -> (Limits, bool) {
         executions: count("EXECUTIONS_MAX"),
         connections: count("CONNECTIONS_MAX"),
         waiters: count("WAITERS_MAX"),
+        result_cache_bytes: count("RESULT_CACHE_BYTES"),
         frame_bytes: count("MAX_FRAME_BYTES"),
         result_bytes: count("MAX_RESULT_BYTES"),
         write_queue_bytes: count("WRITE_QUEUE_BYTES"),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::proto::Str;
+use crate::proto::{Str, read_object};
 use crate::provider::push_json_string;
 
 /// Not JSON.
@@ -41,7 +41,7 @@ fn none<P>() -> Option<P> {
 /// Reads a well-formed request in one pass, with its parameters; `None` for whatever else: [`read`] then says what
 /// it is.
 pub fn read_request<'a, P: Deserialize<'a>>(text: &'a str) -> Option<(&'a str, Str<'a>, Option<P>)> {
-    let envelope: Envelope<'a, P> = serde_json::from_str(text).ok()?;
+    let envelope: Envelope<'a, P> = read_object(text).ok()?;
     let id = envelope.id.map(RawValue::get).filter(|id| is_id(id))?;
     let is_current = envelope.jsonrpc.is_some_and(|version| version.0 == "2.0");
     is_current.then_some((id, envelope.method?, envelope.params))
@@ -74,7 +74,7 @@ pub enum Message<'a> {
 
 /// Reads one frame.
 pub fn read(text: &str) -> Message<'_> {
-    let envelope: Envelope<'_, &RawValue> = match serde_json::from_str(text) {
+    let envelope: Envelope<'_, &RawValue> = match read_object(text) {
         Ok(envelope) => envelope,
         Err(error) if error.is_data() => {
             return Message::Malformed(error_response(
@@ -174,6 +174,7 @@ mod tests {
         assert_eq!(code("garbage"), -32700);
         assert_eq!(code("[]"), -32600);
         assert_eq!(code("17"), -32600);
+        assert_eq!(code(r#"["2.0",1,"ping",{}]"#), -32600);
         assert_eq!(code(r#"{"id":1,"method":"ping"}"#), -32600);
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#), -32600);
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#), -32600);

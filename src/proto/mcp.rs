@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::call::{Answer, CallError, Code, Options};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
-use crate::proto::{CallFrame, Dialect, Request, Ticket, View, push_ms, push_retry, told_before};
+use crate::proto::{CallFrame, Dialect, Object, Request, Ticket, View, push_ms, push_retry, told_before};
 use crate::provider::push_json_string;
 
 mod params;
@@ -45,7 +45,8 @@ struct Asked<'a> {
 impl Dialect for Mcp {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
         if let Some((id, method, params)) = jsonrpc::read_request(text) {
-            return self.request(id, &method.0, params.unwrap_or_default(), view);
+            let params = params.map(|Object(params)| params).unwrap_or_default();
+            return self.request(id, &method.0, params, view);
         }
         match jsonrpc::read(text) {
             Message::Malformed(error) => Request::Reply(error),
@@ -211,15 +212,17 @@ impl<'a> Asked<'a> {
             progress: progress.map(Into::into),
             told: told_before(resume),
             stateless: self.stateless,
+            in_turn: false,
         };
         let wants_text = ticket.progress.is_some();
-        let options = Options { priority, timeout, dedup, wants_text, resume };
+        let options = Options { priority, timeout, dedup, wants_text, resume, ..Options::default() };
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 
-    /// One page of tools. Nothing changes the registry while the daemon runs, so a cursor is a place in it.
+    /// One page of tools. Nothing changes the registry or a principal while the daemon runs, so a cursor is a place
+    /// among the tools that are there for it.
     fn list(&self, cursor: Option<&str>, view: &View<'_>) -> Request<'static> {
-        let tools = view.registry.tools();
+        let tools: Vec<_> = view.tools().collect();
         let from = cursor.map_or(Some(0), |cursor| cursor.strip_prefix("tools:")?.parse().ok());
         let Some(from) = from.filter(|from| *from == 0 || *from < tools.len()) else {
             return Request::Reply(jsonrpc::error_response(
@@ -273,7 +276,7 @@ fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {
         return Request::Nothing;
     }
     match params::cancelled(params) {
-        Some(id) => Request::Cancel { id: Cow::Borrowed(id), acknowledge: None },
+        Some(id) => Request::Cancel { id: Cow::Borrowed(id), acknowledge: None, in_turn: false },
         None => Request::Nothing,
     }
 }

@@ -9,11 +9,18 @@ use serde_json::value::RawValue;
 use crate::call::{Answer, CallError, Options, Priority};
 use crate::config::Ladder;
 use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
-use crate::lifecycle::Role;
-use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, View, push_error, push_ms, told_before};
+use crate::proto::{
+    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object, told_before,
+};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
-use crate::tool::Dedup;
+use crate::tool::{Builtin, Dedup};
+
+mod answer;
+mod simple;
+
+pub use answer::push_answer;
+use simple::Mode;
 
 /// One op connection.
 #[derive(Debug)]
@@ -22,6 +29,16 @@ pub struct Op {
     /// A token came with the upgrade already, or none is needed.
     admitted: bool,
     greeted: bool,
+    mode: Mode,
+}
+
+/// Whom an answer goes to: the client's id of the request, as JSON text.
+#[derive(Debug, Clone, Copy)]
+enum To<'a> {
+    /// In `request_id`.
+    Ordinary(Option<&'a str>),
+    /// In `id`, and strictly in order.
+    Simple(Option<&'a str>),
 }
 
 /// Any frame of a client.
@@ -31,6 +48,10 @@ struct Frame<'a> {
     op: Str<'a>,
     #[serde(borrow, default)]
     request_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "clientInfo")]
+    client_info: Option<&'a RawValue>,
     #[serde(borrow, default)]
     token: Option<Str<'a>>,
     #[serde(borrow, default)]
@@ -90,12 +111,13 @@ impl Execute<'_> {
 impl Op {
     /// A connection that has not said hello. `admitted`: it needs no token in its hello.
     pub fn new(session: ClientSessionId, admitted: bool) -> Self {
-        Self { session, admitted, greeted: false }
+        Self { session, admitted, greeted: false, mode: Mode::Ordinary }
     }
 
     fn hello(&mut self, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
         let token = frame.token.as_ref().map(|token| &*token.0);
-        if !self.admitted && !view.auth.admits(token) {
+        let principal = if self.admitted { None } else { view.auth.admit(token) };
+        if principal.is_none() && !self.admitted {
             let refused = "{\"op\":\"hello_ack\",\"ok\":false,\"error\":\"unauthorized\"}";
             return Request::ReplyThenClose(refused.into(), Close::Unauthorized);
         }
@@ -106,6 +128,9 @@ impl Op {
             return Request::ReplyThenClose(refused + "}", Close::NoHello);
         }
         self.greeted = true;
+        if frame.client_info.is_some() {
+            self.mode = Mode::Undecided;
+        }
         let mut out = String::from("{\"op\":\"hello_ack\",\"ok\":true,\"session_id\":");
         match &frame.session_id {
             // A label of the client's own: it is given back, and nothing goes by it.
@@ -117,15 +142,58 @@ impl Op {
         out.push_str("\"},\"timeouts\":{");
         push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
-        match key.flatten() {
-            Some(key) => Request::Attach(out, key),
-            None => Request::Reply(out),
+        Request::Welcome { text: out, principal: principal.cloned(), key: key.flatten() }
+    }
+
+    /// In which form a request is answered. The first one that has an id of either kind decides for a connection that
+    /// may be simple; `request_id` always gets the ordinary form.
+    fn asker<'a>(&mut self, request_id: Option<&'a RawValue>, id: Option<&'a RawValue>) -> To<'a> {
+        if self.mode == Mode::Undecided {
+            self.mode = match (request_id, id) {
+                (Some(_), _) => Mode::Ordinary,
+                (None, Some(_)) => Mode::Simple,
+                (None, None) => Mode::Undecided,
+            };
+        }
+        match (self.mode, request_id) {
+            (Mode::Simple, None) => {
+                To::Simple(id.map(RawValue::get).filter(|id| id.len() <= simple::ID_BYTES))
+            }
+            (_, id) => To::Ordinary(id.map(RawValue::get)),
         }
     }
 
-    fn call(frame: Frame<'_>) -> Request<'_> {
-        let id = frame.request_id.map(RawValue::get);
-        let invalid = |text: &str| Request::Reply(call_refused(id, &CallError::Invalid(text.into())));
+    /// Whom a frame without any id comes from.
+    fn unnamed(&self) -> To<'static> {
+        if self.mode == Mode::Simple { To::Simple(None) } else { To::Ordinary(None) }
+    }
+
+    /// A frame after hello that cannot be read: answered under its id, if that much can be read of it.
+    fn unreadable(&mut self, text: &str, error: &serde_json::Error, turn: Turn) -> Request<'static> {
+        #[derive(Default, Deserialize)]
+        struct OnlyIds<'a> {
+            #[serde(borrow, default)]
+            request_id: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            id: Option<&'a RawValue>,
+        }
+        let ids: OnlyIds<'_> = read_object(text).unwrap_or_default();
+        let to = self.asker(ids.request_id, ids.id);
+        if let To::Simple(_) = to
+            && let Some(waits) = in_turn(to, turn)
+        {
+            return waits;
+        }
+        let what = if error.is_data() {
+            "the frame's members do not fit, or `op` is missing"
+        } else {
+            "the frame is not valid JSON"
+        };
+        Request::Reply(refused("error", to, &CallError::Invalid(what.into())))
+    }
+
+    fn call<'a>(frame: Frame<'a>, to: To<'a>) -> Request<'a> {
+        let invalid = |text: &str| Request::Reply(call_refused(to, &CallError::Invalid(text.into())));
         let Some(tool) = frame.name.or(frame.tool.map(|tool| tool.name)) else {
             return invalid("call_tool needs a `name`");
         };
@@ -134,60 +202,67 @@ impl Op {
             return invalid("`arguments` must be an object");
         }
         let options = match options(frame.priority.as_ref(), frame.timeout_secs, frame.dedup.as_ref()) {
-            Ok(options) => {
-                Options { wants_text: id.is_some(), resume: frame.resume.unwrap_or_default(), ..options }
-            }
+            Ok(options) => Options { resume: frame.resume.unwrap_or_default(), ..options },
             Err(text) => return invalid(&text),
         };
-        let id: Option<Box<str>> = id.map(Into::into);
-        let told = told_before(options.resume);
-        let ticket = Ticket { progress: id.clone(), id, told, stateless: false };
+        let (ticket, options) = match to {
+            To::Ordinary(id) => {
+                let id: Option<Box<str>> = id.map(Into::into);
+                let told = told_before(options.resume);
+                let options = Options { wants_text: id.is_some(), ..options };
+                (Ticket { progress: id.clone(), id, told, ..Ticket::default() }, options)
+            }
+            To::Simple(id) => {
+                let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };
+                (ticket, Options { bounds: simple::BOUNDS, ..options })
+            }
+        };
         Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options })
     }
 }
 
 impl Dialect for Op {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
-        let frame: Frame<'a> = match serde_json::from_str(text) {
+        let frame: Frame<'a> = match read_object(text) {
             Ok(frame) => frame,
             Err(error) if !self.greeted => {
                 return Request::Close(if error.is_data() { Close::NoHello } else { Close::NotJson });
             }
-            Err(error) => return Request::Reply(unreadable(text, &error)),
+            Err(error) => return self.unreadable(text, &error, view.turn),
         };
-        let id = frame.request_id.map(RawValue::get);
+        let to = self.asker(frame.request_id, frame.id);
+        // Only cancelling does not wait for the call that it is to end.
+        if let To::Simple(_) = to
+            && frame.op.0 != "cancel"
+            && let Some(waits) = in_turn(to, view.turn)
+        {
+            return waits;
+        }
         match &*frame.op.0 {
             "hello" if !self.greeted => self.hello(&frame, view),
             _ if !self.greeted => Request::Close(Close::NoHello),
-            "call_tool" | "tool_call" => Self::call(frame),
-            "list_tools" => Request::Reply(list_tools(id, view)),
-            "cancel" => match id {
-                Some(id) => {
-                    let acknowledge = Some(close(reply("cancelled", Some(id))));
-                    Request::Cancel { id: Cow::Borrowed(id), acknowledge }
-                }
-                None => Request::Reply(refused(
-                    "error",
-                    None,
-                    &CallError::Invalid("cancel needs a `request_id`".into()),
-                )),
-            },
-            "ping" => Request::Reply(stamped(reply("pong", id))),
+            "call_tool" | "tool_call" => Self::call(frame, to),
+            "list_tools" => Request::Reply(list_tools(to, view)),
+            "cancel" => cancel(to),
+            "ping" => Request::Reply(stamped(reply("pong", to))),
+            "stats" if !view.principal.allows(Builtin::ServerStats.name()) => {
+                Request::Reply(refused("stats_res", to, &view.no_such_tool(Builtin::ServerStats.name())))
+            }
             "stats" => {
-                let mut out = reply("stats_res", id);
+                let mut out = reply("stats_res", to);
                 out.push_str(",\"stats\":");
                 out.push_str(&view.insight.server_stats().to_string());
                 Request::Reply(close(out))
             }
             "hello" => Request::Reply(refused(
                 "error",
-                id,
+                to,
                 &CallError::Invalid("this connection has said hello".into()),
             )),
             _ => {
                 let text =
                     "there are the ops hello, list_tools, call_tool, tool_call, cancel, ping and stats";
-                Request::Reply(refused("error", id, &CallError::Invalid(text.into())))
+                Request::Reply(refused("error", to, &CallError::Invalid(text.into())))
             }
         }
     }
@@ -195,7 +270,7 @@ impl Dialect for Op {
     fn not_text(&self) -> Request<'static> {
         if self.greeted {
             let error = CallError::Invalid("frames must be text".into());
-            Request::Reply(refused("error", None, &error))
+            Request::ReplyInTurn(refused("error", self.unnamed(), &error))
         } else {
             Request::Close(Close::NotJson)
         }
@@ -206,15 +281,15 @@ impl Dialect for Op {
     }
 
     fn accepted(&self, ticket: &Ticket, patience: Duration) -> Option<String> {
-        let id = ticket.id.as_deref()?;
-        let mut out = reply("call_tool_ack", Some(id));
+        let id = ticket.id.as_deref().filter(|_| !ticket.in_turn)?;
+        let mut out = reply("call_tool_ack", To::Ordinary(Some(id)));
         out.push_str(",\"accepted\":true,\"timeout_secs\":");
         push_secs(&mut out, patience);
         Some(close(out))
     }
 
     fn progress(&self, ticket: &Ticket, message: &str) -> Option<String> {
-        let mut out = reply("progress", Some(ticket.progress.as_deref()?));
+        let mut out = reply("progress", To::Ordinary(Some(ticket.progress.as_deref()?)));
         out.push_str(",\"message\":");
         push_json_string(&mut out, message);
         out.push_str(",\"progress\":");
@@ -223,79 +298,39 @@ impl Dialect for Op {
     }
 
     fn answer(&self, ticket: &Ticket, answer: &Answer) -> Option<String> {
-        let mut out = reply("call_tool_res", ticket.id.as_deref());
+        if ticket.in_turn {
+            return Some(simple::answer(ticket.id.as_deref(), answer));
+        }
+        let mut out = reply("call_tool_res", To::Ordinary(ticket.id.as_deref()));
         out.push(',');
         push_answer(&mut out, answer);
         Some(close(out))
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
-        call_refused(ticket.id.as_deref(), error)
+        let id = ticket.id.as_deref();
+        call_refused(if ticket.in_turn { To::Simple(id) } else { To::Ordinary(id) }, error)
     }
 }
 
-/// Appends `"outputs":…,"metadata":…`, or `"error":…,"metadata":…`.
-pub fn push_answer(out: &mut String, answer: &Answer) {
-    match &answer.outcome {
-        Ok(reply) => {
-            out.push_str("\"outputs\":");
-            out.push_str(reply.content());
-            if answer.role == Some(Role::Follower) {
-                out.push_str(",\"from_inflight\":true");
-            }
-        }
-        Err(error) => {
-            out.push_str("\"error\":");
-            push_error(out, error);
-        }
+/// What becomes of a request that is answered in turn; none: it has the turn.
+fn in_turn(to: To<'_>, turn: Turn) -> Option<Request<'static>> {
+    match turn {
+        Turn::Free => None,
+        Turn::Taken => Some(Request::Wait),
+        Turn::Full => Some(Request::ReplyInTurn(refused("error", to, &simple::too_many()))),
     }
-    out.push_str(",\"metadata\":{\"request_id\":\"");
-    answer.request.write_to(out);
-    if let Some(execution) = answer.execution {
-        out.push_str("\",\"session_id\":\"");
-        execution.write_to(out);
-    }
-    if let Some(role) = answer.role {
-        out.push_str("\",\"role\":\"");
-        out.push_str(role.label());
-    }
-    out.push_str(if answer.execution.is_some() { "\",\"executed\":true" } else { "\",\"executed\":false" });
-    push_latency(out, answer);
-    if let Some(provider) = &answer.provider {
-        out.push_str(",\"provider\":");
-        push_json_string(out, provider);
-    }
-    if let Ok(reply) = &answer.outcome {
-        if let Some(model) = &reply.model {
-            out.push_str(",\"model\":");
-            push_json_string(out, model);
-        }
-        if let Some(usage) = reply.usage {
-            out.push_str(",\"usage\":{\"prompt_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
-            out.push_str(",\"completion_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
-            out.push('}');
-        }
-    }
-    out.push('}');
 }
 
-fn push_latency(out: &mut String, answer: &Answer) {
-    let spent = &answer.spent;
-    out.push_str(",\"latency\":{");
-    let parts = [
-        ("\"total_ms\":", spent.total),
-        (",\"queue_ms\":", spent.queue),
-        (",\"permit_ms\":", spent.permit),
-        (",\"provider_ms\":", spent.provider),
-        (",\"overhead_ms\":", spent.overhead()),
-    ];
-    for (name, span) in parts {
-        out.push_str(name);
-        push_ms(out, span);
-    }
-    out.push('}');
+fn cancel(to: To<'_>) -> Request<'_> {
+    let (To::Ordinary(id) | To::Simple(id)) = to;
+    let in_turn = matches!(to, To::Simple(_));
+    let Some(id) = id else {
+        let refused = refused("error", to, &CallError::Invalid("cancel needs a `request_id`".into()));
+        return if in_turn { Request::ReplyInTurn(refused) } else { Request::Reply(refused) };
+    };
+    let acknowledge = Some(close(reply("cancelled", to)));
+    Request::Cancel { id: Cow::Borrowed(id), acknowledge, in_turn }
 }
 
 fn options(
@@ -318,13 +353,13 @@ fn options(
         None => None,
         Some(name) => Some(Dedup::parse(&name.0).ok_or("`dedup` must be read, guard or off")?),
     };
-    Ok(Options { priority, timeout, dedup, wants_text: false, resume: false })
+    Ok(Options { priority, timeout, dedup, ..Options::default() })
 }
 
-fn list_tools(id: Option<&str>, view: &View<'_>) -> String {
-    let mut out = reply("list_tools_res", id);
+fn list_tools(to: To<'_>, view: &View<'_>) -> String {
+    let mut out = reply("list_tools_res", to);
     out.push_str(",\"tools\":[");
-    for (at, tool) in view.registry.tools().iter().enumerate() {
+    for (at, tool) in view.tools().enumerate() {
         if at > 0 {
             out.push(',');
         }
@@ -334,40 +369,33 @@ fn list_tools(id: Option<&str>, view: &View<'_>) -> String {
     stamped(out)
 }
 
-/// A frame after hello that cannot be read: answered under its id, if that much can be read of it.
-fn unreadable(text: &str, error: &serde_json::Error) -> String {
-    #[derive(Deserialize)]
-    struct OnlyId<'a> {
-        #[serde(borrow, default)]
-        request_id: Option<&'a RawValue>,
+fn call_refused(to: To<'_>, error: &CallError) -> String {
+    refused("call_tool_res", to, error)
+}
+
+fn refused(op: &str, to: To<'_>, error: &CallError) -> String {
+    let mut out = reply(op, to);
+    match to {
+        To::Ordinary(_) => {
+            out.push_str(",\"error\":");
+            push_error(&mut out, error);
+        }
+        To::Simple(_) => simple::push_error(&mut out, error),
     }
-    let id = serde_json::from_str::<OnlyId<'_>>(text).ok().and_then(|frame| frame.request_id);
-    let what = if error.is_data() {
-        "the frame's members do not fit, or `op` is missing"
-    } else {
-        "the frame is not valid JSON"
-    };
-    refused("error", id.map(RawValue::get), &CallError::Invalid(what.into()))
-}
-
-fn call_refused(id: Option<&str>, error: &CallError) -> String {
-    refused("call_tool_res", id, error)
-}
-
-fn refused(op: &str, id: Option<&str>, error: &CallError) -> String {
-    let mut out = reply(op, id);
-    out.push_str(",\"error\":");
-    push_error(&mut out, error);
     close(out)
 }
 
-fn reply(op: &str, id: Option<&str>) -> String {
+fn reply(op: &str, to: To<'_>) -> String {
     let mut out = String::with_capacity(256);
     out.push_str("{\"op\":\"");
     out.push_str(op);
     out.push('"');
+    let (member, id) = match to {
+        To::Ordinary(id) => (",\"request_id\":", id),
+        To::Simple(id) => (",\"id\":", id),
+    };
     if let Some(id) = id {
-        out.push_str(",\"request_id\":");
+        out.push_str(member);
         out.push_str(id);
     }
     out

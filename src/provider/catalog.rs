@@ -49,6 +49,14 @@ impl Catalog {
         Ok(Self { entries, offline })
     }
 
+    /// The configured providers, behind one that a test brings along.
+    #[cfg(test)]
+    pub(crate) fn with_first(config: &Config, first: ProviderEntry) -> Result<Self, SetupError> {
+        let mut catalog = Self::new(config)?;
+        catalog.entries.insert(0, first);
+        Ok(catalog)
+    }
+
     /// All, the preferred one first.
     pub fn entries(&self) -> &[ProviderEntry] {
         &self.entries

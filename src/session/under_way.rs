@@ -83,10 +83,11 @@ impl UnderWay {
         self.calls.is_empty()
     }
 
-    /// The call with this id of the client's. A connection has few calls under way, so looking through them beats
+    /// The call with this id of the client's, among those that are answered in turn or among the others. A connection has few calls under way, so looking through them beats
     /// keeping a map.
-    pub(super) fn find(&self, id: &str) -> Option<&CallUnderWay> {
-        self.calls.iter().map(|(_, call)| call).find(|call| call.ticket.id.as_deref() == Some(id))
+    pub(super) fn find(&self, id: &str, in_turn: bool) -> Option<&CallUnderWay> {
+        let mut calls = self.calls.iter().map(|(_, call)| call);
+        calls.find(|call| call.ticket.in_turn == in_turn && call.ticket.id.as_deref() == Some(id))
     }
 
     pub(super) fn insert(&mut self, call: CallUnderWay) {

@@ -1,10 +1,12 @@
 //! Tools that the daemon answers itself, at once: they take no slot and no permit, so they pass under full load.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::ids::{PrincipalId, RequestId};
-use crate::provider::Reply;
 use crate::provider::catalog::Catalog;
+use crate::provider::{Reply, content};
 use crate::tool::Misfit;
 
 /// A tool that the daemon answers itself.
@@ -30,10 +32,19 @@ pub trait Insight: Send + Sync {
     fn health(&self) -> Value;
     /// The daemon's statistics.
     fn server_stats(&self) -> Value;
-    /// One request of this principal, with its outcome if that was kept.
-    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Value>;
+    /// One request of this principal, with its reply if that was kept.
+    fn request(&self, who: PrincipalId, id: RequestId) -> Option<Found>;
     /// This principal's requests under way.
     fn active(&self, who: PrincipalId) -> Value;
+}
+
+/// What is known of one request.
+#[derive(Debug)]
+pub struct Found {
+    /// Its state and timings.
+    pub about: Value,
+    /// What it ended with, if that was kept.
+    pub reply: Option<Arc<Reply>>,
 }
 
 impl Builtin {
@@ -71,12 +82,13 @@ impl Builtin {
                 "Tell whether the daemon is well: permits in use and their limits, calls in flight and waiting."
             }
             Self::ServerStats => {
-                "Statistics of the daemon: executions, failures, durations, permits by provider, and how many \
-                 executions deduplication saved."
+                "Statistics of the daemon: requests and quantiles of their durations, executions and how they ended, \
+                 permits by provider, and how many executions deduplication saved."
             }
             Self::GetRequest => {
-                "Look up one request by its id (req_…): its state and timings, and its outcome if that was kept, as it is \
-                 for a call that timed out while its work went on."
+                "Look up one request by its id (req_…): its state and timings, then its outcome if that was kept, as it is \
+                 for a call that was answered before its work had ended, or whose answer was cut. Where an answer was cut, \
+                 `offset` goes on with the rest."
             }
             Self::ListActive => {
                 "List your requests that are waiting or running now, with their ids, tools and phases."
@@ -93,6 +105,9 @@ impl Builtin {
                 let id = json!({"type": "string", "pattern": "^req_[0-9a-f]{16}_[0-9]+$",
                     "description": "The id, as the call's answer gave it."});
                 properties.insert("request_id".into(), id);
+                let offset = json!({"type": "integer", "minimum": 0, "default": 0,
+                    "description": "With which character of the outcome to begin."});
+                properties.insert("offset".into(), offset);
                 required.push(Value::from("request_id"));
             }
             Self::ListModels | Self::Version | Self::Health | Self::ServerStats | Self::ListActive => {}
@@ -125,15 +140,43 @@ impl Builtin {
             Self::ServerStats => Ok(Reply::structured(&insight.server_stats())),
             Self::GetRequest => {
                 let id = arguments.get("request_id").and_then(Value::as_str).and_then(RequestId::parse);
-                let found = id.and_then(|id| insight.request(who, id));
-                found.map(|found| Reply::structured(&found)).ok_or_else(|| Misfit {
+                let found = id.and_then(|id| Some((id, insight.request(who, id)?)));
+                let (id, found) = found.ok_or_else(|| Misfit {
                     path: "request_id".into(),
                     message: "no such request of yours is known; the last 4096 are kept".into(),
-                })
+                })?;
+                match &found.reply {
+                    Some(reply) => collected(id, found.about, reply, offset(arguments)?),
+                    None => Ok(Reply::structured(&found.about)),
+                }
             }
             Self::ListActive => Ok(Reply::structured(&insight.active(who))),
         }
     }
+}
+
+/// The schema takes 1.0 for an integer, and we do not: it must not silently be 0.
+fn offset(arguments: &Value) -> Result<usize, Misfit> {
+    let Some(asked) = arguments.get("offset") else { return Ok(0) };
+    let offset = asked.as_u64().and_then(|offset| usize::try_from(offset).ok());
+    offset.ok_or_else(|| Misfit {
+        path: "offset".into(),
+        message: "it must be a whole number, written without a point".into(),
+    })
+}
+
+/// What is told of a request, then its outcome from the character `offset` on.
+fn collected(id: RequestId, mut about: Value, reply: &Reply, offset: usize) -> Result<Reply, Misfit> {
+    let total = content::characters(reply.content());
+    if offset > total {
+        let message = format!("the outcome has {total} characters");
+        return Err(Misfit { path: "offset".into(), message });
+    }
+    if let Some(members) = about.as_object_mut() {
+        members.insert("offset".into(), offset.into());
+        members.insert("characters".into(), total.into());
+    }
+    Ok(Reply::collected(&about.to_string(), &content::after(reply.content(), offset), id, offset))
 }
 
 fn models(catalog: &Catalog) -> Value {

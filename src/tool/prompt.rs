@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole};
 use crate::provider::{Context, Fault, Job, Reply};
-use crate::tool::{Effect, Worth};
+use crate::tool::{Dedup, Effect, Worth};
 
 /// The tools that come with the daemon.
 pub const BUILT_IN: &str = include_str!("tools.toml");
@@ -34,6 +34,12 @@ pub struct Declaration {
     /// What calling it does to the world; a question to a model changes nothing.
     #[serde(default = "read")]
     pub effect: Effect,
+    /// Who may share one execution, if others than the effect says.
+    #[serde(default)]
+    pub dedup: Option<Dedup>,
+    /// How long its results answer equal calls, in seconds; not at all, where nothing is said.
+    #[serde(default)]
+    pub cache_ttl_secs: Option<u32>,
     /// Which timeout holds.
     pub class: TimeoutClass,
     /// The system prompt, where the caller brings none.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,7 +13,7 @@ use crate::provider::catalog::{Catalog, ProviderEntry};
 use crate::provider::offline::Offline;
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
-use crate::tool::{Builtin, CustomWork, Effect, Misfit, PromptTool, Tool, Work, Worth};
+use crate::tool::{Builtin, CustomWork, Dedup, Effect, Misfit, PromptTool, Tool, Work, Worth};
 
 /// Why a registry cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum RegistryError {
     },
 }
 
+/// The longest name of a tool, in bytes.
+const LONGEST_NAME: usize = 64;
+
 /// All tools and providers.
 pub struct Registry {
     tools: Vec<Arc<Tool>>,
@@ -46,6 +50,8 @@ pub struct Prepared {
     pub provider: usize,
     /// Content hash of the definition with provider, place and model.
     pub definition: u64,
+    /// The model that is asked, where one is.
+    pub model: Option<Arc<str>>,
     /// The work.
     pub job: Box<dyn Job>,
 }
@@ -60,6 +66,10 @@ pub struct Registration {
     pub effect: Effect,
     /// How long it lingers.
     pub worth: Worth,
+    /// Who may share one execution, if others than the effect says.
+    pub dedup: Option<Dedup>,
+    /// How long its results answer equal calls.
+    pub cache_ttl: Option<Duration>,
     /// Whose timeout holds.
     pub class: TimeoutClass,
     /// The JSON Schema of its arguments.
@@ -96,6 +106,8 @@ impl Registry {
             description: name.into(),
             effect,
             worth,
+            dedup: None,
+            cache_ttl: None,
             class: TimeoutClass::Workflow,
             input_schema: Map::from_iter([("type".into(), "object".into())]),
             work: Work::Custom(work),
@@ -105,7 +117,7 @@ impl Registry {
 
     fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-        if entry.name.is_empty() || entry.name.len() > 64 || !entry.name.bytes().all(fits) {
+        if entry.name.is_empty() || entry.name.len() > LONGEST_NAME || !entry.name.bytes().all(fits) {
             return Err(RegistryError::Name(entry.name));
         }
         let name: Arc<str> = Arc::from(&*entry.name);
@@ -134,11 +146,16 @@ impl Registry {
         self.by_name.get(name)
     }
 
-    /// Names near to one that is not there, nearest first.
-    pub fn near(&self, name: &str) -> Vec<String> {
+    /// Names near to one that is not there, nearest first, of the tools that are `seen`.
+    pub fn near(&self, name: &str, seen: impl Fn(&str) -> bool) -> Vec<String> {
+        if name.len() > LONGEST_NAME {
+            // Nothing is near to it, and to look would take memory for each of its characters.
+            return Vec::new();
+        }
         let mut near: Vec<_> = self
             .tools
             .iter()
+            .filter(|tool| seen(&tool.name))
             .map(|tool| (strsim::damerau_levenshtein(&tool.name, name), &tool.name))
             .filter(|(distance, tool)| *distance <= 3.max(tool.len() / 3) || tool.contains(name))
             .collect();
@@ -157,20 +174,20 @@ impl Registry {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
                 let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
-                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, job }))
+                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, model: None, job }))
             }
             Work::Prompt(prompt) => {
                 let (provider, entry) = self.choose(&arguments)?;
                 let asked = arguments.get("model").and_then(Value::as_str);
                 let model = asked.map_or_else(|| Arc::clone(&entry.model), Arc::from);
                 let definition = definition_at(tool, entry, &model);
-                let request = prompt.question(model, &arguments);
+                let request = prompt.question(Arc::clone(&model), &arguments);
                 let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
-                Ok(Some(Prepared { provider, definition, job }))
+                Ok(Some(Prepared { provider, definition, model: Some(model), job }))
             }
             Work::Custom(work) => {
                 let job = work.job(&arguments);
-                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, job }))
+                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, model: None, job }))
             }
         }
     }
@@ -232,7 +249,8 @@ fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, Reg
         id,
         name: Arc::from(&*entry.name),
         effect: entry.effect,
-        dedup: entry.effect.default_dedup(),
+        dedup: entry.dedup.unwrap_or(entry.effect.default_dedup()),
+        cache_ttl: entry.cache_ttl,
         worth: entry.worth,
         timeout,
         definition: xxh3_64(source.as_bytes()),
@@ -253,6 +271,11 @@ fn prompt(declaration: &Declaration) -> Registration {
         description: declaration.description.clone(),
         effect: declaration.effect,
         worth: PromptTool::WORTH,
+        dedup: declaration.dedup,
+        cache_ttl: declaration
+            .cache_ttl_secs
+            .filter(|secs| *secs > 0)
+            .map(|secs| Duration::from_secs(secs.into())),
         class: declaration.class,
         input_schema: declaration.input_schema.clone(),
         work: Work::Prompt(PromptTool::new(declaration)),
@@ -273,6 +296,8 @@ fn echo() -> Registration {
         description: description.into(),
         effect: Effect::Read,
         worth: Worth::Cheap,
+        dedup: None,
+        cache_ttl: None,
         class: TimeoutClass::Workflow,
         input_schema: schema.as_object().cloned().unwrap_or_default(),
         work: Work::Echo,
@@ -285,6 +310,8 @@ fn builtin(which: Builtin) -> Registration {
         description: which.description().into(),
         effect: Effect::Read,
         worth: Worth::Cheap,
+        dedup: None,
+        cache_ttl: None,
         class: TimeoutClass::Workflow,
         input_schema: which.input_schema(),
         work: Work::Builtin(which),

@@ -1,7 +1,12 @@
 //! What the daemon gives back, to whom, and to whom not.
 
-use inflightd::call::{Call, Options, Submitted};
+use std::sync::Arc;
+
+use inflightd::call::{Call, Options, Principal, Submitted};
+use inflightd::config::PrincipalConfig;
 use inflightd::ids::{PrincipalId, SessionKey};
+use inflightd::lifecycle::Role;
+use inflightd::tool::Dedup;
 use serde_json::json;
 
 use crate::stage::{Daemon, KEY};
@@ -131,10 +136,10 @@ fn another_principal_with_the_same_key_collects_nothing() {
     let key = SessionKey::parse(KEY).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
-    let mut mine = daemon.hub.new_caller();
+    let named = |id, name| Arc::new(Principal::new(PrincipalId(id), &PrincipalConfig::plain(name), 9));
+    let mut mine = daemon.hub.new_caller(named(0, "mine"));
     mine.attachment = daemon.hub.attach(&mine, key);
-    let mut other = daemon.hub.new_caller();
-    other.principal.id = PrincipalId(mine.principal.id.0 + 1);
+    let mut other = daemon.hub.new_caller(named(1, "other"));
     other.attachment = daemon.hub.attach(&other, key);
     let call = |resume| {
         let options = Options { resume, ..Options::default() };
@@ -149,6 +154,32 @@ fn another_principal_with_the_same_key_collects_nothing() {
     assert_eq!(refused.code().label(), "OUTCOME_UNKNOWN");
     assert!(ended(calls.submit(&mine, call(true))).outcome.is_ok());
     assert_eq!(daemon.gate.runs(), 1);
+}
+
+#[test]
+fn a_write_that_a_kept_outcome_answered_can_be_collected_too() {
+    let daemon = Daemon::start();
+    daemon.gate.open();
+    let calls = &daemon.hub.calls;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let config = PrincipalConfig::plain("mine");
+    let mut mine = daemon.hub.new_caller(Arc::new(Principal::new(PrincipalId(0), &config, 9)));
+    mine.attachment = daemon.hub.attach(&mine, SessionKey::parse(KEY).unwrap());
+    let ended = |id, resume| {
+        let options = Options { resume, dedup: Some(Dedup::Session), ..Options::default() };
+        let call = Call { id: Some(id), tool: "change", arguments: "{}", extra: None, options };
+        let answer = match calls.submit(&mine, call) {
+            Submitted::Answered(answer) => answer,
+            Submitted::Waiting(mut waiter) => runtime.block_on(waiter.answer()),
+        };
+        assert!(answer.outcome.is_ok(), "{answer:?}");
+        answer.role
+    };
+    assert_eq!(ended("1", false), Some(Role::Leader));
+    assert_eq!(ended("2", false), Some(Role::Cache));
+    assert_eq!(ended("2", true), Some(Role::Follower));
+    assert_eq!((daemon.gate.runs(), daemon.resumed()), (1, (1, 0)));
 }
 
 #[test]

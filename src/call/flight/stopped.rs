@@ -1,4 +1,4 @@
-//! When a Run must stop.
+//! What a Run listens to while it works: nobody waits for it any more, or the daemon says so.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Flight, Life, Stop};
+use crate::call::flight::{Flight, Life, Stop};
 
 /// Resolves when a Run must stop: nobody waits for it, or the daemon says so.
 ///

@@ -2,9 +2,12 @@
 
 use super::kept::{BYTES, OUTCOMES};
 use super::*;
-use crate::call::flight::{Boarding, FlightRules};
+use crate::call::cache::OutcomeCache;
+use crate::call::flight::{About, Boarding, FlightRules};
 use crate::call::flights::{Aboard, Flights, RunGuard};
+use crate::call::queue::Priority;
 use crate::config::{Sources, resolve};
+use crate::deadline::Deadline;
 use crate::provider::Reply;
 use crate::provider::catalog::Catalog;
 use crate::tool::Registry;
@@ -23,7 +26,11 @@ impl Rig {
         let config = resolve(Sources::default()).unwrap().config;
         let registry = Registry::new(Catalog::new(&config).unwrap(), &[], &config.ladder).unwrap();
         let tool = Arc::clone(registry.find("echo").unwrap());
-        Self { flights: Arc::new(Flights::new(10_000)), tool, attachments: Attachments::new(MINUTE) }
+        Self {
+            flights: Arc::new(Flights::new(10_000, OutcomeCache::new(0, MINUTE))),
+            tool,
+            attachments: Attachments::new(MINUTE),
+        }
     }
 
     fn attach(&self, key: u128) -> Arc<Attachment> {
@@ -37,7 +44,11 @@ impl Rig {
             tool: Arc::clone(&self.tool),
             provider: Arc::from("offline"),
             rules: FlightRules { max_waiters: 9, reattach: MINUTE },
+            keep: None,
+            about: About::default(),
             at: Instant::now(),
+            priority: Priority::Medium,
+            until: Deadline::after(MINUTE),
         };
         match self.flights.board(boarding).unwrap() {
             Aboard::Opened(guard, seat) => (guard, seat),
@@ -50,18 +61,18 @@ impl Rig {
         let (mut guard, seat) = self.open();
         guard.land(Ok(Arc::new(Reply::text(&"x".repeat(bytes)))));
         let request = RequestId::mint();
-        let claim = claim(attachment, id);
-        claim.begin(request, seat, guard.flight());
-        claim.keep(request);
+        let attached = attached(attachment, id);
+        attached.begin(request, seat, guard.flight());
+        attached.keep(request);
     }
 }
 
-fn claim(attachment: &Arc<Attachment>, id: usize) -> Claim {
-    Claim { attachment: Arc::clone(attachment), id: Arc::from(id.to_string()) }
+fn attached(attachment: &Arc<Attachment>, id: usize) -> Attached {
+    Attached { attachment: Arc::clone(attachment), id: Arc::from(id.to_string()) }
 }
 
 fn is_kept(attachment: &Arc<Attachment>, id: usize) -> bool {
-    claim(attachment, id).find().is_some()
+    attached(attachment, id).find().is_some()
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,8 +117,8 @@ async fn what_lands_after_its_waiter_left_counts_as_well() {
     for id in 0..=OUTCOMES {
         let (guard, seat) = rig.open();
         let request = RequestId::mint();
-        claim(&attachment, id).begin(request, seat, guard.flight());
-        claim(&attachment, id).leave(request);
+        attached(&attachment, id).begin(request, seat, guard.flight());
+        attached(&attachment, id).leave(request);
         landed.push(guard);
     }
     assert!(is_kept(&attachment, 0));
@@ -117,8 +128,8 @@ async fn what_lands_after_its_waiter_left_counts_as_well() {
     assert!(!is_kept(&attachment, 0) && is_kept(&attachment, 1));
     let (mut stopped, seat) = rig.open();
     let request = RequestId::mint();
-    claim(&attachment, 999).begin(request, seat, stopped.flight());
-    claim(&attachment, 999).leave(request);
+    attached(&attachment, 999).begin(request, seat, stopped.flight());
+    attached(&attachment, 999).leave(request);
     stopped.land(Err(Arc::new(CallError::Cancelled)));
     assert!(!is_kept(&attachment, 999));
     assert_eq!(attachment.kept().0, OUTCOMES);
@@ -132,12 +143,12 @@ async fn an_id_that_is_used_again_holds_one_place() {
     assert_eq!(attachment.kept().0, 1);
     let (guard, seat) = rig.open();
     let request = RequestId::mint();
-    claim(&attachment, 7).begin(request, seat, guard.flight());
+    attached(&attachment, 7).begin(request, seat, guard.flight());
     assert_eq!(attachment.kept(), (0, 0));
     // One that was replaced changes nothing.
-    claim(&attachment, 7).forget(RequestId::mint());
+    attached(&attachment, 7).forget(RequestId::mint());
     assert!(is_kept(&attachment, 7));
-    claim(&attachment, 7).forget(request);
+    attached(&attachment, 7).forget(request);
     assert!(!is_kept(&attachment, 7));
 }
 
@@ -146,7 +157,7 @@ async fn calls_under_way_are_bounded() {
     let rig = Rig::new();
     let attachment = rig.attach(1);
     let (guard, seat) = rig.open();
-    let begin = |id| claim(&attachment, id).begin(RequestId::mint(), seat, guard.flight());
+    let begin = |id| attached(&attachment, id).begin(RequestId::mint(), seat, guard.flight());
     (0..5000).for_each(begin);
     assert!(is_kept(&attachment, 1000) && !is_kept(&attachment, 4999));
 }

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::call::Priority;
-use crate::proto::Str;
+use crate::proto::{Str, read_object};
 use crate::provider::push_json_string;
 use crate::tool::Dedup;
 
@@ -70,7 +70,7 @@ pub(super) fn cancelled(params: Option<&str>) -> Option<&str> {
         #[serde(borrow, rename = "requestId")]
         request_id: &'a RawValue,
     }
-    serde_json::from_str::<Cancelled<'_>>(params?).ok().map(|cancelled| cancelled.request_id.get())
+    read_object::<Cancelled<'_>>(params?).ok().map(|cancelled| cancelled.request_id.get())
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Meta<'a> {

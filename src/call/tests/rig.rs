@@ -1,0 +1,227 @@
+//! A whole path of a call, without a door.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use crate::call::flight::{About, Boarding, FlightRules};
+use crate::call::flights::{Aboard, RunGuard};
+use crate::call::key::CallKey;
+use crate::call::permits::Lease;
+use crate::call::queue::{Pool, Priority, Share};
+use crate::call::tests::stage::{Act, Model, Stage};
+use crate::call::{
+    Answer, Call, CallError, Caller, Calls, ClientSession, Code, Options, Principal, Submitted, Waiter,
+};
+use crate::config::{self, Config, PrincipalConfig, Sources};
+use crate::deadline::Deadline;
+use crate::ids::{ClientSessionId, PrincipalId};
+use crate::lifecycle::Lifecycle;
+use crate::provider::catalog::{Catalog, ProviderEntry};
+use crate::tasks::{TaskKind, Tasks};
+use crate::telemetry::CallLog;
+use crate::tool::prompt;
+use crate::tool::{Dedup, Effect, Registry, Worth};
+
+/// The tools of the stage. `look` is a cheap read, `ask` a paid one, `put` idempotent, `post` a write.
+pub(crate) const TOOLS: [(&str, Effect, Worth); 4] = [
+    ("look", Effect::Read, Worth::Cheap),
+    ("ask", Effect::Read, Worth::Paid),
+    ("put", Effect::Idempotent, Worth::Cheap),
+    ("post", Effect::Write, Worth::Cheap),
+];
+
+/// A second provider beside `offline`, with two permits; `consult` asks it.
+const SECOND: &str = "second";
+
+const CONSULT: &str = r#"
+    [[tool]]
+    name = "consult"
+    description = "asks the second provider"
+    class = "workflow"
+    message = ["{k}"]
+    input_schema = { type = "object" }
+"#;
+
+/// A whole path of a call, its tools on a stage.
+pub(crate) struct Rig {
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) tasks: Tasks,
+    pub(crate) config: Config,
+}
+
+impl Rig {
+    /// Configured with these keys beside the defaults, and without a guard window: outcomes are kept by the machine's
+    /// own clock, which stands still for nobody.
+    pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
+        let flags = [("GUARD_WINDOW_MS", "0")]
+            .iter()
+            .chain(keys)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let config =
+            config::resolve(Sources { flags, ..Sources::default() }).unwrap_or_else(|e| panic!("{e}")).config;
+        let stage = Arc::new(Stage::default());
+        let second = ProviderEntry {
+            name: Arc::from(SECOND),
+            model: Arc::from("m"),
+            place: Arc::from("the stage"),
+            timeout: config.ladder.tool(),
+            max_inflight: 2,
+            chat: Arc::new(Model(Arc::clone(&stage))),
+        };
+        let catalog = Catalog::with_first(&config, second).unwrap();
+        let mut registry = Registry::new(catalog, &prompt::parse(CONSULT).unwrap(), &config.ladder).unwrap();
+        for (name, effect, worth) in TOOLS {
+            let work = Box::new(Act(Arc::clone(&stage)));
+            registry.add_custom(name, effect, worth, work, &config.ladder).unwrap();
+        }
+        let tasks = Tasks::default();
+        let lifecycle = Arc::new(Lifecycle::new(CallLog::off()));
+        let calls = Arc::new(Calls::new(&config, registry, lifecycle, tasks.clone()));
+        stage.watch(&calls);
+        Self { calls, stage, tasks, config }
+    }
+
+    /// A caller of a new session with this number.
+    pub(crate) fn caller(&self, principal: u32, session: u64) -> Caller {
+        let limits = &self.config.limits;
+        let session = ClientSession::new(ClientSessionId(session), limits.session, limits.queue);
+        let config = PrincipalConfig::plain("somebody");
+        let principal = Arc::new(Principal::new(PrincipalId(principal), &config, 1));
+        Caller { principal, session: Arc::new(session), attachment: None }
+    }
+
+    /// Hands a call over, with its arguments as JSON text.
+    pub(crate) fn submit(&self, caller: &Caller, tool: &str, arguments: &str, options: Options) -> Submitted {
+        self.calls.submit(caller, Call { id: None, tool, arguments, extra: None, options })
+    }
+
+    /// A call under this label that is under way.
+    pub(crate) fn wait(&self, caller: &Caller, tool: &str, label: &str) -> Waiter {
+        self.wait_with(caller, tool, label, Options::default())
+    }
+
+    pub(crate) fn wait_with(&self, caller: &Caller, tool: &str, label: &str, options: Options) -> Waiter {
+        match self.submit(caller, tool, &format!(r#"{{"k":"{label}"}}"#), options) {
+            Submitted::Waiting(waiter) => waiter,
+            Submitted::Answered(answer) => {
+                panic!("{tool} {label} was answered at once: {:?}", answer.outcome)
+            }
+        }
+    }
+
+    /// A call under this label that is answered at once.
+    pub(crate) fn answered(&self, caller: &Caller, tool: &str, label: &str) -> Answer {
+        match self.submit(caller, tool, &format!(r#"{{"k":"{label}"}}"#), Options::default()) {
+            Submitted::Answered(answer) => answer,
+            Submitted::Waiting(_) => panic!("{tool} {label} is under way"),
+        }
+    }
+
+    /// A caller on its own whose call works at once, and the place of its work on the stage.
+    pub(crate) fn at_work(&self, tool: &str, label: &str) -> (Waiter, usize) {
+        let waiter = self.wait(&self.caller(0, 1), tool, label);
+        (waiter, self.stage.last())
+    }
+
+    /// A lease of permits that are not this daemon's: its sums are wrong for as long as it lives.
+    pub(crate) fn stray_lease(&self) -> Lease {
+        let [holder] = &self.calls.leases().holders()[..] else { panic!("one works") };
+        let permit = || Arc::new(Pool::new(Arc::from("stray"), 1, 1, Share::All)).try_take().unwrap();
+        self.calls.leases().grant(permit(), permit(), holder.clone())
+    }
+
+    /// A flight in the map for which nobody works, for as long as its guard lives.
+    pub(crate) fn lost_flight(&self) -> RunGuard {
+        let tool = Arc::clone(self.calls.registry().find("look").unwrap());
+        let key =
+            CallKey { principal: PrincipalId(9), session: None, tool: tool.id, definition: 0, digest: 0 };
+        let rules = FlightRules { max_waiters: 1, reattach: Duration::ZERO };
+        let (at, provider) = (Instant::now(), Arc::from("offline"));
+        let boarding = Boarding {
+            key: Some(key),
+            arguments: Vec::new(),
+            tool,
+            provider,
+            rules,
+            keep: None,
+            about: About::default(),
+            at,
+            priority: Priority::Medium,
+            until: Deadline::since(at, Duration::from_secs(60)),
+        };
+        let Ok(Aboard::Opened(guard, _)) = self.calls.flights().board(boarding) else { panic!("it joined") };
+        guard.flight().run_ended();
+        guard
+    }
+
+    /// Nothing is held, kept in the map, or waited for.
+    pub(crate) fn assert_at_rest(&self) {
+        let (global, providers) = self.calls.pools();
+        let flights = self.calls.flights();
+        assert_eq!((flights.keys(), flights.executions(), self.calls.watch().active()), (0, 0, 0), "flights");
+        assert!(self.calls.leases().holders().is_empty(), "leases");
+        for (name, view) in providers.iter().map(|(name, view)| (&**name, view)).chain([("global", &global)])
+        {
+            assert_eq!((view.in_use, view.queued), (0, 0), "{name}");
+        }
+        assert_eq!(self.tasks.live(TaskKind::Run), 0, "tasks");
+    }
+}
+
+/// Options of a caller that waits so long.
+pub(crate) fn within(timeout: Duration) -> Options {
+    Options { timeout: Some(timeout), ..Options::default() }
+}
+
+/// Options of a caller that shares as it says.
+pub(crate) fn sharing(dedup: Dedup) -> Options {
+    Options { dedup: Some(dedup), ..Options::default() }
+}
+
+pub(crate) fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Lets every task run until none has anything left to do: no chain of wake-ups on this path is longer.
+pub(crate) async fn settle() {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Moves time, and lets what fell due run.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::advance(time).await;
+    settle().await;
+}
+
+/// The end of a call, within its own deadline.
+pub(crate) async fn end(waiter: &mut Waiter) -> Answer {
+    waiter.answer().await
+}
+
+/// The end of a call, if it has come.
+pub(crate) fn peek(waiter: &mut Waiter) -> Option<Answer> {
+    waiter.answer().now_or_never()
+}
+
+/// What a call must have failed with.
+pub(crate) fn error(answer: &Answer) -> &CallError {
+    answer.outcome.as_ref().expect_err("the call has a reply")
+}
+
+pub(crate) fn code(answer: &Answer) -> Option<Code> {
+    answer.outcome.as_ref().err().map(|error| error.code())
+}
+
+/// The text that a call was answered with.
+pub(crate) fn text(answer: &Answer) -> String {
+    let reply = answer.outcome.as_ref().unwrap_or_else(|error| panic!("{error}"));
+    let content: serde_json::Value = serde_json::from_str(reply.content()).unwrap();
+    content[0]["text"].as_str().unwrap().to_owned()
+}

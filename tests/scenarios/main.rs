@@ -1,0 +1,31 @@
+//! The daemon as its clients meet it: real sockets, a provider that the tests play, gates instead of sleeps.
+//!
+//! Each module holds promises of one kind, and each test is named as the promise that it keeps.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    missing_docs,
+    unreachable_pub,
+    reason = "helpers of tests are tests: they may panic, and they bound each wait by themselves"
+)]
+
+mod dedup;
+mod doors;
+mod execute;
+mod faults;
+mod frames;
+mod keys;
+mod leaving;
+mod limits;
+mod memory;
+mod privacy;
+mod shutdown;
+mod startup;
+mod support;

@@ -1,0 +1,185 @@
+//! Going down: what runs may finish, what waits is told at once, and nobody is left without an answer.
+
+use serde_json::json;
+
+use crate::support::daemon::Daemon;
+use crate::support::mcp::{self, Mcp};
+use crate::support::op::{self, Op};
+use crate::support::provider::Provider;
+use crate::support::until;
+
+#[tokio::test]
+async fn running_calls_finish_and_then_every_socket_is_closed_with_1001() {
+    let provider = Provider::held().await;
+    let daemon = Daemon::start(&provider, &[("KIMI_MAX_INFLIGHT", "20")]).await;
+    let (mut by_op, mut by_mcp, mut idle) =
+        (Op::connect(&daemon).await, Mcp::connect(&daemon).await, Op::connect(&daemon).await);
+    let mut silent = Op::silent(&daemon).await;
+    let mut more = Vec::new();
+    for number in 0..18 {
+        let mut client = Op::connect(&daemon).await;
+        client.question("r", "ask", &format!("{number}")).await;
+        more.push(client);
+    }
+    by_op.question("r", "ask", "op").await;
+    by_mcp.call(1, "post", &json!({"prompt": "mcp"}), &json!({})).await;
+    provider.started(20).await;
+    daemon.stop();
+    until("the drain", || daemon.hub.calls.watch().lifecycle().draining()).await;
+    provider.go();
+    assert!(op::text(&by_op.answer("r").await).ends_with("to op"));
+    assert!(mcp::text(&by_mcp.answer(json!(1)).await).ends_with("to mcp"));
+    for client in &mut more {
+        op::text(&client.answer("r").await);
+        assert_eq!(client.wire.closed().await, 1001);
+    }
+    for wire in [&mut by_op.wire, &mut by_mcp.wire, &mut idle.wire, &mut silent.wire] {
+        assert_eq!(wire.closed().await, 1001);
+    }
+    let drained = daemon.ended().await;
+    assert!(drained.is_clean() && !drained.timeout_reached);
+    assert_eq!((drained.initial_active_sessions, drained.final_active_sessions), (20, 0));
+}
+
+#[tokio::test]
+async fn queued_and_new_calls_are_told_at_once_and_what_runs_is_not_disturbed() {
+    let provider = Provider::held().await;
+    let keys = [("KIMI_MAX_INFLIGHT", "1"), ("SESSION_MAX_INFLIGHT", "1")];
+    let daemon = Daemon::start(&provider, &keys).await;
+    let (mut by_op, mut by_mcp) = (Op::connect(&daemon).await, Mcp::connect(&daemon).await);
+    by_op.question("works", "ask", "works").await;
+    provider.started(1).await;
+    by_op.question("waits for its session", "post", "a").await;
+    by_mcp.call(1, "ask", &json!({"prompt": "waits for kimi"}), &json!({})).await;
+    daemon.has_waiters(3).await;
+    daemon.stop();
+    let answer = by_op.answer("waits for its session").await;
+    assert_eq!((op::code(&answer), &answer["error"]["retryable"]), ("SHUTTING_DOWN", &json!(true)));
+    assert_eq!(mcp::code(&by_mcp.answer(json!(1)).await), "SHUTTING_DOWN");
+    let answer = by_op.ask("new", "ask", &json!({"prompt": "new"})).await;
+    assert_eq!(answer["error"]["message"], "Session manager is shutting down, cannot create new sessions");
+    assert_eq!(op::code(&answer), "SHUTTING_DOWN");
+    assert_eq!(by_op.tell("health", &json!({})).await["status"], "draining");
+    assert_eq!(provider.requests(), 1, "all of this while the first still worked");
+    provider.go();
+    assert_eq!(op::text(&by_op.answer("works").await), "answer 1 to works");
+    assert!(daemon.ended().await.is_clean());
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_work_off_and_a_write_may_have_been_done() {
+    let provider = Provider::held().await;
+    let daemon = Daemon::start(&provider, &[]).await;
+    let (mut by_op, mut by_mcp) = (Op::connect(&daemon).await, Mcp::connect(&daemon).await);
+    by_op.question("read", "ask", "p").await;
+    by_op.question("write", "post", "p").await;
+    by_op.question("idempotent", "put", "p").await;
+    by_mcp.call(1, "post", &json!({"prompt": "p"}), &json!({})).await;
+    by_mcp.call(2, "ask", &json!({"prompt": "p"}), &json!({})).await;
+    provider.started(4).await;
+    daemon.has_waiters(5).await;
+    daemon.stop();
+    daemon.stop();
+    assert_eq!(op::code(&by_op.answer("read").await), "SHUTTING_DOWN");
+    assert_eq!(op::code(&by_op.answer("idempotent").await), "SHUTTING_DOWN");
+    assert_eq!(op::code(&by_op.answer("write").await), "OUTCOME_UNKNOWN");
+    assert_eq!(mcp::code(&by_mcp.answer(json!(1)).await), "OUTCOME_UNKNOWN");
+    assert_eq!(mcp::code(&by_mcp.answer(json!(2)).await), "SHUTTING_DOWN");
+    assert_eq!((by_op.wire.closed().await, by_mcp.wire.closed().await), (1001, 1001));
+    let drained = daemon.ended().await;
+    assert!(!drained.is_clean() && drained.timeout_reached);
+    assert_eq!((drained.initial_active_sessions, drained.final_active_sessions), (4, 4));
+    provider.sees_hang_up(4).await;
+}
+
+#[tokio::test]
+async fn the_drain_has_a_bound() {
+    let provider = Provider::held().await;
+    let daemon = Daemon::start(&provider, &[("DRAIN_TIMEOUT_SECS", "0.1")]).await;
+    let mut client = Op::connect(&daemon).await;
+    client.question("r", "post", "p").await;
+    provider.started(1).await;
+    daemon.stop();
+    assert_eq!(op::code(&client.answer("r").await), "OUTCOME_UNKNOWN");
+    let drained = daemon.ended().await;
+    assert!(drained.timeout_reached && !drained.is_clean());
+}
+
+#[tokio::test]
+async fn a_daemon_without_work_ends_at_once() {
+    let daemon = Daemon::offline(&[]).await;
+    let address = daemon.address;
+    daemon.stop();
+    let drained = daemon.ended().await;
+    assert!(drained.is_clean());
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[cfg(unix)]
+mod as_a_process {
+    use serde_json::json;
+
+    use crate::support::daemon::{API_KEY, TOOLS};
+    use crate::support::op::{self, Op};
+    use crate::support::program::Program;
+    use crate::support::provider::Provider;
+    use crate::support::until;
+    use crate::support::wire::Wire;
+
+    async fn start(provider: &Provider) -> (Program, Op) {
+        let url = provider.url();
+        let keys = [
+            ("KIMI_API_KEY", API_KEY),
+            ("KIMI_API_URL", &url),
+            ("TOOLS_FILE", TOOLS),
+            ("LOG_FORMAT", "json"),
+        ];
+        let program = Program::start(&keys).await;
+        let mut client = Op { wire: Wire::open(program.address, "/", &[]).await.unwrap() };
+        client.hello(&json!({"op": "hello"})).await;
+        (program, client)
+    }
+
+    #[tokio::test]
+    async fn term_drains_and_exits_with_0() {
+        let provider = Provider::held().await;
+        let (program, mut client) = start(&provider).await;
+        client.question("r", "ask", "p").await;
+        provider.started(1).await;
+        program.terminate();
+        until("the drain", || program.log().contains("stopping: new calls are refused")).await;
+        provider.go();
+        assert_eq!(op::text(&client.answer("r").await), "answer 1 to p");
+        assert_eq!(client.wire.closed().await, 1001);
+        let ended = program.ended().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        let last: serde_json::Value = serde_json::from_str(ended.log.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["message"], &last["timeout_reached"]), (&json!("stopped"), &json!(false)));
+        assert_eq!(
+            (&last["initial_active_sessions"], &last["final_active_sessions"]),
+            (&json!(1), &json!(0))
+        );
+        assert_eq!(last["sessions_completed_during_shutdown"], 1);
+        assert!(last["shutdown_duration"].is_number());
+        assert!(
+            ended.log.contains(r#""message":"call""#),
+            "the line of the last call is written: {}",
+            ended.log
+        );
+    }
+
+    #[tokio::test]
+    async fn a_second_term_exits_with_75_at_once() {
+        let provider = Provider::held().await;
+        let (program, mut client) = start(&provider).await;
+        client.question("r", "post", "p").await;
+        provider.started(1).await;
+        program.terminate();
+        until("the drain", || program.log().contains("stopping: new calls are refused")).await;
+        program.terminate();
+        assert_eq!(op::code(&client.answer("r").await), "OUTCOME_UNKNOWN");
+        assert_eq!(client.wire.closed().await, 1001);
+        let ended = program.ended().await;
+        assert_eq!(ended.code, Some(75), "{}", ended.log);
+    }
+}
