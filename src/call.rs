@@ -20,6 +20,7 @@ use crate::provider::{Context, Fault, Job, Reply, Tell};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::{Dedup, Effect, Registry, Tool, Work};
 
+mod boarding;
 mod budget;
 pub mod cache;
 pub mod caller;
@@ -30,6 +31,7 @@ pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+pub mod reattach;
 mod shown;
 mod told;
 mod views;
@@ -44,10 +46,11 @@ pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 use budget::Budget;
 use cache::OutcomeCache;
 use flight::{About, Boarding, Flight, FlightRules};
-use flights::{Aboard, Flights, RunGuard};
+use flights::{Flights, RunGuard};
 use key::{CallKey, Digester};
 use permits::{Holder, Leases};
 use queue::{Pool, Share};
+use reattach::{Attached, Attachments};
 use waiter::Arrival;
 use watch::Watch;
 
@@ -65,6 +68,8 @@ pub struct Options {
     pub dedup: Option<Dedup>,
     /// Whether the caller wants text as it is made.
     pub wants_text: bool,
+    /// Whether it was sent before, over a connection that is lost.
+    pub resume: bool,
     /// What the caller's connection cannot take.
     pub bounds: Bounds,
 }
@@ -72,6 +77,8 @@ pub struct Options {
 /// A call as a door hands it over.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The client's own id of it, as JSON text: what it goes by when it is sent again.
+    pub id: Option<&'a str>,
     /// Which tool.
     pub tool: &'a str,
     /// Its arguments, as JSON text.
@@ -95,6 +102,7 @@ pub struct Calls {
     registry: Registry,
     flights: Arc<Flights>,
     watch: Arc<Watch>,
+    attachments: Attachments,
     path: Arc<Path>,
     digester: Digester,
     rules: FlightRules,
@@ -150,6 +158,7 @@ impl Calls {
                 OutcomeCache::new(limits.result_cache_bytes, config.guard_window),
             )),
             watch: Arc::new(Watch::new(lifecycle)),
+            attachments: Attachments::new(config.reattach),
             path: Arc::new(path),
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
@@ -207,22 +216,30 @@ impl Calls {
             let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
+        let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
+        let priority = call.options.priority.max(caller.principal.ceiling);
+        let options = Options { priority, ..call.options };
+        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
+        let principal = caller.principal.id;
+        let (bounds, wants_text) = (options.bounds, options.wants_text);
+        let arrival = Arrival { request, principal, received, patience, priority, bounds, wants_text };
+        let attached = Attached::of(caller, call.id);
+        if options.resume
+            && let Some(waiter) = self.resume(attached.as_ref(), tool, &canonical, arrival)?
+        {
+            self.path.lifecycle.resumed();
+            return Ok(waiter.attached(attached).submitted());
+        }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
         let metadata = metadata(call.extra)?;
-        let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
-        let policy = call.options.dedup.unwrap_or(tool.dedup);
-        let key = |session| CallKey {
-            principal: caller.principal.id,
-            session,
-            tool: tool.id,
-            definition: prepared.definition,
-            digest,
-        };
+        let policy = options.dedup.unwrap_or(tool.dedup);
+        let key =
+            |session| CallKey { principal, session, tool: tool.id, definition: prepared.definition, digest };
         let key = match policy {
             Dedup::Principal => Some(key(None)),
             Dedup::Session => Some(key(Some(caller.session.id))),
@@ -235,17 +252,15 @@ impl Calls {
             unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
         };
         let keep = self.flights.cache().keeps(policy, tool);
-        let kept =
-            |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
-        // One that cannot be delivered whole goes through a flight, which keeps it to be collected.
-        let priority = call.options.priority.max(caller.principal.ceiling);
-        let options = Options { priority, ..call.options };
-        if let Some(outcome) = kept(&canonical).filter(|outcome| !options.bounds.are_passed_by(outcome)) {
+        // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
+        // whose caller may come back for it, since a write is never done again.
+        let through_flight = attached.is_some() && tool.effect == Effect::Write;
+        let kept = self.flights.cache().answers(keep, key, &canonical);
+        if let Some(outcome) = kept.filter(|outcome| !through_flight && !bounds.are_passed_by(outcome)) {
             self.path.lifecycle.cache_hit();
             let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
-        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let boarding = Boarding {
             key,
             arguments: canonical,
@@ -255,46 +270,13 @@ impl Calls {
             keep,
             about: About { model: prepared.model, timeout: tool.timeout.min(*limit), metadata },
             at: received,
-            priority: options.priority,
-            until: Deadline::since(received, patience),
+            priority,
+            until: arrival.until(),
         };
-        let arrival = Arrival {
-            request,
-            principal: caller.principal.id,
-            received,
-            patience,
-            bounds: options.bounds,
-            wants_text: options.wants_text,
-        };
-        let waiter = match self.flights.board(boarding)? {
-            Aboard::Joined(flight, seat) => {
-                self.path.lifecycle.joined();
-                Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival)
-            }
-            Aboard::Opened(guard, seat) => {
-                let flight = Arc::clone(guard.flight());
-                // An equal flight may have landed since the look above; it filled the cache before it freed the key.
-                if let Some(outcome) = kept(flight.arguments()) {
-                    self.path.lifecycle.cache_hit();
-                    guard.land_kept(outcome);
-                    Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Cache, arrival)
-                } else {
-                    self.path.lifecycle.opened();
-                    let run =
-                        Run { guard, job: prepared.job, provider: prepared.provider, caller: caller.clone() };
-                    let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
-                    self.start(run);
-                    waiter
-                }
-            }
-        };
-        Ok(waiter.landed().map_or_else(
-            |mut waiter| {
-                waiter.register();
-                Submitted::Waiting(waiter)
-            },
-            Submitted::Answered,
-        ))
+        let (job, provider) = (prepared.job, prepared.provider);
+        let run = |guard| Run { guard, job, provider, caller: caller.clone() };
+        let waiter = self.board(boarding, arrival, attached, run)?;
+        Ok(waiter.submitted())
     }
 
     /// Polls the Run once; one that is not ready then gets a task.

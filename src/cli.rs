@@ -92,6 +92,12 @@ pub struct ServeArgs {
     /// Prompt tools to serve instead of the built-in ones (TOML)
     #[arg(long, value_name = "FILE")]
     pub tools_file: Option<PathBuf>,
+    /// End after so many seconds without a connection or a call, as one that `shim --spawn` started does
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub idle_exit_secs: Option<u32>,
+    /// Leave the terminal session of whoever started it: what `shim --spawn` adds
+    #[arg(long, hide = true)]
+    pub background: bool,
 }
 
 /// Which daemon.

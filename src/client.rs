@@ -15,7 +15,7 @@ mod fetch;
 mod pulse;
 pub mod wire;
 
-pub use endpoint::{ConnectError, Endpoint, EndpointError};
+pub use endpoint::{ConnectError, Connected, Endpoint, EndpointError};
 pub use wire::{LinkLost, Reader, Sender};
 
 /// What a command waits for a connection: a daemon on the same machine answers in a millisecond.
@@ -155,7 +155,7 @@ pub struct Client {
 impl Client {
     /// Connects and initialises.
     pub fn connect(endpoint: &Endpoint) -> Result<Self, ClientError> {
-        let (reader, sender) = endpoint.connect(CONNECT_BUDGET)?;
+        let Connected { reader, sender, .. } = endpoint.connect(CONNECT_BUDGET)?;
         let mut client = Self { reader, sender, last_id: 0 };
         let params = serde_json::json!({
             "protocolVersion": "2025-11-25",

@@ -8,11 +8,12 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::call::reattach::Attachment;
 use crate::call::{Caller, Calls, ClientSession, Principal};
 use crate::clients::Clients;
 use crate::config::{Config, Ladder, Limits};
 use crate::health::Health;
-use crate::ids::{ClientSessionId, PrincipalId};
+use crate::ids::{ClientSessionId, PrincipalId, SessionKey};
 use crate::proto::{Auth, Turn, View};
 use crate::tasks::Tasks;
 
@@ -91,7 +92,7 @@ impl Hub {
 
     /// A caller with a session of its own: a WebSocket has one.
     pub fn new_caller(&self, principal: Arc<Principal>) -> Caller {
-        Caller { principal, session: Arc::new(self.mint()) }
+        Caller { principal, session: Arc::new(self.mint()), attachment: None }
     }
 
     /// The caller that stands for a principal at an address over HTTP.
@@ -106,7 +107,12 @@ impl Hub {
             addresses.insert(place, Arc::downgrade(&session));
             session
         });
-        Caller { principal, session }
+        Caller { principal, session, attachment: None }
+    }
+
+    /// What is kept for this caller under the session key that its client brought.
+    pub fn attach(&self, caller: &Caller, key: SessionKey) -> Option<Arc<Attachment>> {
+        self.calls.attachments().attach(caller.principal.id, key)
     }
 
     fn mint(&self) -> ClientSession {

@@ -113,6 +113,7 @@ impl Health {
             unbalanced = !look.is_balanced();
         }
         calls.watch().sweep();
+        calls.attachments().sweep();
         tracing::info!(
             global_in_use = look.global.in_use,
             global_limit = look.global.limit,
@@ -212,6 +213,7 @@ impl Insight for Calls {
                 "cache_hits": totals.cache_hits,
                 "executions_saved": totals.joined + totals.cache_hits,
             },
+            "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
             "permits": permits(&look),
             "sessions": statistics::sessions(&totals, &executions),
             "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},

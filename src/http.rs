@@ -111,7 +111,7 @@ async fn execute(hub: &Hub, caller: Caller, request: Request<Incoming>) -> Answe
         Ok(options) => options,
         Err(text) => return invalid(text),
     };
-    let call = Call { tool: &execute.tool.0, arguments, extra: None, options };
+    let call = Call { id: None, tool: &execute.tool.0, arguments, extra: None, options };
     let answer = match hub.calls.submit(&caller, call) {
         Submitted::Answered(answer) => answer,
         Submitted::Waiting(mut waiter) => waiter.answer().await,

@@ -1,8 +1,12 @@
-//! The names of things: minted by the daemon, never taken from a client.
+//! The names of things: minted by the daemon, never taken from a client, but for the key of a client's session.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+mod session_key;
+
+pub use session_key::SessionKey;
 
 /// The name by which the commands introduce themselves.
 pub const CLI_NAME: &str = "inflightd-cli";

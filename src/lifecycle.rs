@@ -114,6 +114,8 @@ pub struct Seen {
 struct Counts {
     executions: AtomicU64,
     joined: AtomicU64,
+    resumed: AtomicU64,
+    resumed_again: AtomicU64,
     cache_hits: AtomicU64,
     completed: AtomicU64,
     timeout: AtomicU64,
@@ -132,6 +134,10 @@ pub struct Totals {
     pub executions: u64,
     /// Calls that joined an Execution in the air.
     pub joined: u64,
+    /// Calls sent again that collected their execution or its outcome.
+    pub resumed: u64,
+    /// Calls sent again of which nothing was known, and which ran again: a model's answer may be billed twice.
+    pub resumed_again: u64,
     /// Calls that were answered from the cache.
     pub cache_hits: u64,
     /// Calls by how they ended.
@@ -175,6 +181,16 @@ impl Lifecycle {
     /// A call came to share somebody's Execution.
     pub fn joined(&self) {
         self.counts.joined.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call that was sent again collected its Execution, or its outcome.
+    pub fn resumed(&self) {
+        self.counts.resumed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call was sent again, and nothing is known of the first time: it runs again.
+    pub fn resumed_again(&self) {
+        self.counts.resumed_again.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call was answered from the cache.
@@ -226,6 +242,8 @@ impl Lifecycle {
             calls: completed + timeout + error + cancelled + rejected,
             executions: read(&counts.executions),
             joined: read(&counts.joined),
+            resumed: read(&counts.resumed),
+            resumed_again: read(&counts.resumed_again),
             cache_hits: read(&counts.cache_hits),
             completed,
             timeout,

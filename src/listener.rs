@@ -9,8 +9,8 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -46,6 +46,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 const RESERVED: usize = 4;
 /// tungstenite's buffers: its default of 128 KiB a connection is what idle clients would cost.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
+/// Which daemon took the upgrade: a shim warns when it is another version than its own.
+const VERSION: HeaderName = HeaderName::from_static("inflightd-version");
 /// After an error of accept (no file descriptor is left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,14 +57,34 @@ pub struct Listener {
     address: SocketAddr,
     hub: Arc<Hub>,
     gate: Arc<Gate>,
+    traffic: Arc<Traffic>,
+}
+
+/// Connections of one listener.
+#[derive(Debug)]
+pub struct Traffic {
+    open: Arc<AtomicUsize>,
+    accepted: AtomicUsize,
+}
+
+impl Traffic {
+    /// Those that live.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// All there ever were.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Acquire)
+    }
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<AtomicUsize>);
+struct Open(Arc<Traffic>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -84,12 +106,18 @@ impl Listener {
     pub fn new(socket: TcpListener, hub: Arc<Hub>, allowed_origins: Vec<String>) -> std::io::Result<Self> {
         let address = socket.local_addr()?;
         let gate = Arc::new(Gate::new(address, allowed_origins));
-        Ok(Self { socket, address, hub, gate })
+        let traffic = Arc::new(Traffic { open: Arc::clone(&hub.connections), accepted: AtomicUsize::new(0) });
+        Ok(Self { socket, address, hub, gate, traffic })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its connections.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// Accepts until told to stop.
@@ -110,8 +138,9 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: IpAddr) {
-        let before = self.hub.connections.fetch_add(1, Ordering::AcqRel);
-        let open = Open(Arc::clone(&self.hub.connections));
+        self.traffic.accepted.fetch_add(1, Ordering::AcqRel);
+        let before = self.traffic.open.fetch_add(1, Ordering::AcqRel);
+        let open = Open(Arc::clone(&self.traffic));
         let limit = self.hub.limits.connections;
         if before >= limit + RESERVED {
             // Told without being read, and without a task.
@@ -203,7 +232,7 @@ fn switch(
     principal: Option<Arc<Principal>>,
 ) -> Answered {
     let upgraded = hyper::upgrade::on(request);
-    let door = upgrade.door;
+    let (door, session_key) = (upgrade.door, upgrade.session);
     let hub = Arc::clone(&connection.hub);
     let config = socket_config(hub.limits.frame_bytes);
     let tasks = hub.tasks.clone();
@@ -212,9 +241,13 @@ fn switch(
         let Some((stream, read)) = taken_over(upgraded) else { return };
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
         let admitted = principal.is_some();
-        let caller = hub.new_caller(principal.unwrap_or_else(|| Arc::clone(hub.auth.nobody())));
+        let mut caller = hub.new_caller(principal.unwrap_or_else(|| Arc::clone(hub.auth.nobody())));
         match door {
-            Door::Mcp => session::serve(socket, Mcp::default(), hub, caller).await,
+            Door::Mcp => {
+                // The op protocol brings its key in its hello, once it is known who speaks.
+                caller.attachment = session_key.and_then(|key| hub.attach(&caller, key));
+                session::serve(socket, Mcp::default(), hub, caller).await;
+            }
             Door::Op => {
                 let op = Op::new(caller.session.id, admitted);
                 session::serve(socket, op, hub, caller).await;
@@ -229,6 +262,7 @@ fn switch(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept);
+    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     if door == Door::Mcp {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
     }

@@ -13,6 +13,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
 use crate::clients::Clients;
 use crate::config::Ladder;
+use crate::ids::{SessionKey, epoch_ms};
 use crate::provider::push_json_string;
 use crate::tool::{Insight, Registry, Tool};
 
@@ -116,8 +117,15 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
-    /// This answer, and from here on calls are made for this principal.
-    Welcome(String, Arc<Principal>),
+    /// This answer to the client's introduction.
+    Welcome {
+        /// The answer.
+        text: String,
+        /// For whom calls are made from here on, where the introduction said so.
+        principal: Option<Arc<Principal>>,
+        /// Under which key what the client may lose is kept for it, where it brought one.
+        key: Option<SessionKey>,
+    },
     /// This answer, behind those before it.
     ReplyInTurn(String),
     /// Nothing yet: the frame is read again when its turn has come.
@@ -162,11 +170,17 @@ pub struct Ticket {
     /// What progress goes by, as JSON text; none: no progress is wanted.
     pub progress: Option<Box<str>>,
     /// Progress messages sent so far.
-    pub told: u32,
+    pub told: u64,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
     /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
     pub in_turn: bool,
+}
+
+/// Where the numbers of a call's progress messages begin. They must rise; how far they had come for a call that was
+/// sent before nobody knows, but never more than one came each millisecond.
+fn told_before(resume: bool) -> u64 {
+    if resume { epoch_ms() } else { 0 }
 }
 
 /// One language of clients.

@@ -17,15 +17,16 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
-use crate::deadline::Deadline;
 use crate::door::{Closed, Hub};
 use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
 
+mod good_bye;
 mod line;
 mod outbox;
 mod pulse;
 mod under_way;
 
+use good_bye::{End, broken};
 use line::{Line, Next};
 use outbox::Outbox;
 use pulse::{Beat, Pulse};
@@ -36,9 +37,6 @@ const READ_BATCH: usize = 64;
 
 /// Calls under way on one connection. More would be one client's mistake, paid for by all.
 const CALLS_UNDER_WAY: usize = 1024;
-
-/// How long a closing connection may take to say good-bye.
-const GOOD_BYE: Duration = Duration::from_secs(2);
 
 /// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
 const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
@@ -128,14 +126,6 @@ enum Event {
     Turn,
     Overflow,
     Closing,
-}
-
-/// How a session ends.
-enum End {
-    /// The connection is gone; nothing can be said.
-    Gone,
-    /// With this close code.
-    Close(Close),
 }
 
 impl<S, D> Session<S, D>
@@ -318,15 +308,19 @@ where
         match request {
             Request::Nothing | Request::Wait => None,
             Request::ReplyInTurn(text) => self.reply_in_turn(text),
-            Request::Welcome(text, principal) => {
-                self.caller.principal = principal;
-                self.request(Request::Reply(text))
+            Request::Welcome { text, principal, key } => {
+                // First for whom: what is kept under a key is kept for one principal.
+                if let Some(principal) = principal {
+                    self.caller.principal = principal;
+                }
+                if let Some(key) = key {
+                    self.caller.attachment = self.hub.attach(&self.caller, key);
+                }
+                self.reply(text);
+                None
             }
             Request::Reply(text) => {
-                self.outbox.push(text);
-                if !self.dialect.awaits_hello() {
-                    self.pulse.greeted();
-                }
+                self.reply(text);
                 None
             }
             Request::ReplyThenClose(text, close) => {
@@ -341,6 +335,9 @@ where
             Request::Cancel { id, acknowledge, in_turn } => {
                 if let Some(call) = self.under_way.find(&id, in_turn) {
                     call.waiter.cancel_handle().cancel();
+                } else if let Some(attachment) = &self.caller.attachment {
+                    // Begun over a connection that is lost.
+                    attachment.cancel(&id);
                 }
                 let acknowledge = acknowledge?;
                 if in_turn {
@@ -349,6 +346,13 @@ where
                 self.outbox.push(acknowledge);
                 None
             }
+        }
+    }
+
+    fn reply(&mut self, text: String) {
+        self.outbox.push(text);
+        if !self.dialect.awaits_hello() {
+            self.pulse.greeted();
         }
     }
 
@@ -368,7 +372,8 @@ where
         if let Some(accepted) = self.dialect.accepted(&ticket, patience) {
             self.outbox.push(accepted);
         }
-        let call = Call { tool: &tool, arguments, extra: extra.as_deref(), options };
+        let id = ticket.id.as_deref();
+        let call = Call { id, tool: &tool, arguments, extra: extra.as_deref(), options };
         match self.hub.calls.submit(&self.caller, call) {
             Submitted::Answered(answer) => {
                 if let Some(text) = self.dialect.answer(&ticket, &answer) {
@@ -438,34 +443,6 @@ where
             self.pulse.wants_heartbeat();
         }
     }
-
-    /// Says good-bye as far as the peer listens, within a bound; calls under way are left by being dropped.
-    async fn good_bye(mut self, end: End) {
-        let End::Close(close) = end else { return };
-        let (code, reason) = close.frame();
-        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
-        let farewell = async {
-            let mut stopped = false;
-            std::future::poll_fn(|cx| match self.flush(cx) {
-                Poll::Ready(event) => {
-                    stopped = event.is_some();
-                    Poll::Ready(())
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await;
-            if !stopped && self.socket.close(Some(frame)).await.is_ok() {
-                // Read on until the peer has answered: a socket closed over unread bytes resets, and takes the
-                // close frame with it.
-                while let Some(Ok(_)) =
-                    std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
-                {
-                }
-            }
-        };
-        // A peer that does not read gets no good-bye.
-        let _ = Deadline::after(GOOD_BYE).limit(farewell).await;
-    }
 }
 
 fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, message: &str) {
@@ -476,19 +453,6 @@ fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, m
     call.told_at = Instant::now();
     if let Some(text) = dialect.progress(&call.ticket, message) {
         outbox.push(text);
-    }
-}
-
-/// What a protocol violation is answered with.
-fn broken(error: &tungstenite::Error) -> End {
-    match error {
-        tungstenite::Error::Capacity(_) => End::Close(Close::TooBig),
-        tungstenite::Error::Utf8(_) => End::Close(Close::NotText),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            End::Gone
-        }
-        tungstenite::Error::Protocol(_) => End::Close(Close::ProtocolError),
-        _ => End::Gone,
     }
 }
 

@@ -135,7 +135,7 @@ async fn a_connection_does_not_outlive_its_token() {
     let expires = Expiry::parse("2000-01-01").ok();
     let config = PrincipalConfig { expires, ..PrincipalConfig::plain("anna") };
     let caller = daemon.hub.new_caller(Arc::new(Principal::new(PrincipalId(0), &config, 1)));
-    let call = Call { tool: "version", arguments: "{}", extra: None, options: Options::default() };
+    let call = Call { id: None, tool: "version", arguments: "{}", extra: None, options: Options::default() };
     let Submitted::Answered(answer) = daemon.hub.calls.submit(&caller, call) else { panic!("it waits") };
     let error = answer.outcome.unwrap_err();
     assert_eq!((error.code(), error.retryable()), (Code::Unauthorized, false));
@@ -177,6 +177,26 @@ async fn a_tool_that_is_not_allowed_looks_like_one_that_is_not_there_on_http() {
     assert!(text(&near).ends_with("near to it: echo"), "{near:?}");
     let stats = daemon.get(Some("ben"), "/api/v1/stats").await;
     assert_eq!((stats.status, stats.code()), (404, "TOOL_NOT_FOUND".into()));
+}
+
+#[tokio::test]
+async fn a_session_key_of_a_hello_belongs_to_the_principal_that_the_hello_names() {
+    let daemon = Daemon::start(TWO).await;
+    daemon.go(1);
+    let call = |resume| json!({"op": "call_tool", "request_id": 1, "name": "write_gate", "resume": resume});
+    let mut answers = Vec::new();
+    for (token, resume) in [("anna", false), ("ben", true), ("anna", true)] {
+        let mut client = daemon.connect(Door::Op, None).await.unwrap();
+        client
+            .send(&json!({"op": "hello", "token": token, "session_key": "0123456789abcdef0123456789abcdef"}));
+        assert_eq!(client.next().await["ok"], true);
+        client.send(&call(resume));
+        answers.push(client.answer("call_tool_res").await);
+    }
+    assert!(answers[0]["outputs"].is_array(), "{answers:?}");
+    assert_eq!(answers[1]["error"]["code"], "OUTCOME_UNKNOWN", "another's call is none");
+    assert_eq!(answers[2]["outputs"], answers[0]["outputs"]);
+    assert_eq!(daemon.totals().executions, 1);
 }
 
 #[tokio::test]

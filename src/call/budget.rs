@@ -100,8 +100,8 @@ mod tests {
         let session = ClientSession::new(ClientSessionId(1), 8, 100).into();
         let principal = Principal::new(PrincipalId(0), &PrincipalConfig::plain("somebody"), 1).into();
         let arguments = format!(r#"{{"text":"{text}"}}"#);
-        let call = Call { tool: "echo", arguments: &arguments, extra: None, options };
-        calls.submit(&Caller { principal, session }, call)
+        let call = Call { id: None, tool: "echo", arguments: &arguments, extra: None, options };
+        calls.submit(&Caller { principal, session, attachment: None }, call)
     }
 
     fn wait(calls: &Calls, text: &str, priority: Priority) -> Waiter {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::call::queue::{Pool, Priority, Share};
+use crate::call::reattach::Attachment;
 use crate::config::PrincipalConfig;
 use crate::config::principals::{Ceiling, Expiry, ToolPatterns};
 use crate::ids::{ClientSessionId, PrincipalId};
@@ -107,6 +108,8 @@ pub struct Caller {
     pub principal: Arc<Principal>,
     /// Through which session.
     pub session: Arc<ClientSession>,
+    /// What is kept for the case that its connection goes; none without a session key.
+    pub attachment: Option<Arc<Attachment>>,
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
+mod again;
 mod standing;
 mod stopped;
 
@@ -346,6 +347,8 @@ impl Flight {
             return;
         }
         let mut state = self.state.lock();
+        // Nobody is told of the way any more, and who keeps the outcome keeps the flight.
+        state.told = Told::default();
         let wakers: Vec<_> = state
             .seats
             .iter_mut()

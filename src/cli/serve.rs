@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -22,6 +23,10 @@ const EXIT_NOT_DRAINED: u8 = 75;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(args: ServeArgs) -> ExitCode {
+    if args.background {
+        leave_session();
+    }
+    let idle_exit = args.idle_exit_secs.map(|secs| Duration::from_secs(secs.into()));
     let loaded = match config::load(&flags(args), Path::new(".")) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -42,7 +47,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         runtime.worker_threads(threads);
     }
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(&config)),
+        Ok(runtime) => runtime.block_on(serve(&config, idle_exit)),
         Err(error) => {
             super::complain(&format!("could not start the runtime: {error}"));
             ExitCode::from(EXIT_FAILED)
@@ -50,7 +55,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config) -> ExitCode {
+async fn serve(config: &Config, idle_exit: Option<Duration>) -> ExitCode {
     // Signals are heard before anybody can connect: a daemon that says it runs can be stopped.
     let stop = match signals() {
         Ok(stop) => stop,
@@ -60,7 +65,7 @@ async fn serve(config: &Config) -> ExitCode {
         }
     };
     let app = match App::bind(config).await {
-        Ok(app) => app,
+        Ok(app) => app.idle_exit(idle_exit),
         Err(error) => return refuse(&error),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "inflightd listens on {}", app.address());
@@ -160,6 +165,16 @@ fn signals() -> std::io::Result<mpsc::Receiver<()>> {
     });
     Ok(stop)
 }
+
+/// A signal to the terminal's programs is not for a daemon that one of them started.
+#[cfg(unix)]
+fn leave_session() {
+    // It fails only for the leader of a group, which has a session of its own already or was started by hand.
+    let _ = rustix::process::setsid();
+}
+
+#[cfg(not(unix))]
+fn leave_session() {}
 
 /// A connection is a file: the soft limit of most shells is 1024.
 #[cfg(unix)]

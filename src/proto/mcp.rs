@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::call::{Answer, Bounds, CallError, Code, Options};
 use crate::clients::{Met, Patience};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
-use crate::proto::{CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry};
+use crate::proto::{
+    CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry, told_before,
+};
 use crate::provider::push_json_string;
 
 mod params;
@@ -237,18 +239,18 @@ impl<'a> Asked<'a> {
         if !arguments.starts_with('{') {
             return invalid("arguments must be an object");
         }
-        let Meta { progress, priority, timeout, dedup, extra, .. } = params.meta;
+        let Meta { progress, priority, timeout, dedup, resume, extra, .. } = params.meta;
         let ticket = Ticket {
             id: Some(self.id.into()),
             progress: progress.map(Into::into),
-            told: 0,
+            told: told_before(resume),
             stateless: self.stateless,
             in_turn: false,
         };
         let wants_text = ticket.progress.is_some();
         let bounds =
             Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
-        let options = Options { priority, timeout, dedup, wants_text, bounds };
+        let options = Options { priority, timeout, dedup, wants_text, resume, bounds };
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 

@@ -1,7 +1,6 @@
 //! The op protocol of shim clients: JSON objects with an `op`, one for each text frame.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,8 +8,10 @@ use serde_json::value::RawValue;
 
 use crate::call::{Answer, Bounds, CallError, Options, Priority};
 use crate::clients::{Met, Patience};
-use crate::ids::{ClientSessionId, epoch_ms};
-use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object};
+use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
+use crate::proto::{
+    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object, told_before,
+};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
@@ -58,6 +59,8 @@ struct Frame<'a> {
     #[serde(borrow, default)]
     session_id: Option<Str<'a>>,
     #[serde(borrow, default)]
+    session_key: Option<Str<'a>>,
+    #[serde(borrow, default)]
     name: Option<Str<'a>>,
     #[serde(borrow, default)]
     tool: Option<NamedTool<'a>>,
@@ -69,6 +72,8 @@ struct Frame<'a> {
     timeout_secs: Option<f64>,
     #[serde(borrow, default)]
     dedup: Option<Str<'a>>,
+    #[serde(default)]
+    resume: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,6 +123,12 @@ impl Op {
             let refused = "{\"op\":\"hello_ack\",\"ok\":false,\"error\":\"unauthorized\"}";
             return Request::ReplyThenClose(refused.into(), Close::Unauthorized);
         }
+        let key = frame.session_key.as_ref().map(|key| SessionKey::parse(&key.0));
+        if key == Some(None) {
+            let mut refused = String::from("{\"op\":\"hello_ack\",\"ok\":false,\"error\":");
+            push_json_string(&mut refused, SessionKey::FORM);
+            return Request::ReplyThenClose(refused + "}", Close::NoHello);
+        }
         self.greeted = true;
         if frame.client_info.is_some() {
             self.mode = Mode::Undecided;
@@ -134,10 +145,7 @@ impl Op {
         out.push_str("\"},\"timeouts\":{");
         hello::push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
-        match principal {
-            Some(principal) => Request::Welcome(out, Arc::clone(principal)),
-            None => Request::Reply(out),
-        }
+        Request::Welcome { text: out, principal: principal.cloned(), key: key.flatten() }
     }
 
     /// In which form a request is answered. The first one that has an id of either kind decides for a connection that
@@ -197,7 +205,7 @@ impl Op {
             return invalid("`arguments` must be an object");
         }
         let options = match options(frame.priority.as_ref(), frame.timeout_secs, frame.dedup.as_ref()) {
-            Ok(options) => options,
+            Ok(options) => Options { resume: frame.resume.unwrap_or_default(), ..options },
             Err(text) => return invalid(&text),
         };
         let patience = self.met.as_ref().map_or(Patience::Unknown, Met::patience);
@@ -205,9 +213,10 @@ impl Op {
         let (ticket, options) = match to {
             To::Ordinary(id) => {
                 let id: Option<Box<str>> = id.map(Into::into);
+                let told = told_before(options.resume);
                 let bounds = Bounds { answer_within: within(true), reply_bytes: None };
                 let options = Options { wants_text: id.is_some(), bounds, ..options };
-                (Ticket { progress: id.clone(), id, ..Ticket::default() }, options)
+                (Ticket { progress: id.clone(), id, told, ..Ticket::default() }, options)
             }
             To::Simple(id) => {
                 let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };

@@ -5,9 +5,11 @@ use serde_json::{Value, json};
 use tokio::io::{DuplexStream, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::good_bye::GOOD_BYE;
 use super::*;
 use crate::call::tests::rig::{Rig, secs, settle};
 use crate::call::tests::stage::{Order, Progress};
+use crate::deadline::Deadline;
 use crate::health::Health;
 use crate::ids::ClientSessionId;
 use crate::proto::mcp::Mcp;

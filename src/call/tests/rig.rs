@@ -92,12 +92,12 @@ impl Rig {
         let session = ClientSession::new(ClientSessionId(session), limits.session, limits.queue);
         let config = PrincipalConfig::plain("somebody");
         let principal = Arc::new(Principal::new(PrincipalId(principal), &config, 1));
-        Caller { principal, session: Arc::new(session) }
+        Caller { principal, session: Arc::new(session), attachment: None }
     }
 
     /// Hands a call over, with its arguments as JSON text.
     pub(crate) fn submit(&self, caller: &Caller, tool: &str, arguments: &str, options: Options) -> Submitted {
-        self.calls.submit(caller, Call { tool, arguments, extra: None, options })
+        self.calls.submit(caller, Call { id: None, tool, arguments, extra: None, options })
     }
 
     /// A call under this label that is under way.

@@ -68,11 +68,14 @@ impl Rig {
         let calls = Arc::new(Calls::new(&config, registry, lifecycle, Tasks::default()));
         let session = ClientSession::new(ClientSessionId(1), config.limits.session, config.limits.queue);
         let principal = Arc::new(Principal::new(PrincipalId(0), &PrincipalConfig::plain("local"), 1));
-        Self { calls, act, caller: Caller { principal, session: Arc::new(session) } }
+        Self { calls, act, caller: Caller { principal, session: Arc::new(session), attachment: None } }
     }
 
     fn submit(&self, arguments: &str, extra: Option<&str>) -> Submitted {
-        self.calls.submit(&self.caller, Call { tool: "act", arguments, extra, options: Options::default() })
+        self.calls.submit(
+            &self.caller,
+            Call { id: None, tool: "act", arguments, extra, options: Options::default() },
+        )
     }
 
     fn wait(&self, arguments: &str) -> Waiter {
@@ -274,8 +277,13 @@ async fn a_hundred_callers_all_finish_while_statistics_are_read_all_the_time() {
         tasks.spawn(TaskKind::Session, async move {
             for nth in 0..EACH {
                 let arguments = format!("{{\"text\":\"{caller} {nth}\"}}");
-                let call =
-                    Call { tool: "echo", arguments: &arguments, extra: None, options: Options::default() };
+                let call = Call {
+                    id: None,
+                    tool: "echo",
+                    arguments: &arguments,
+                    extra: None,
+                    options: Options::default(),
+                };
                 let answer = match rig.calls.submit(&rig.caller, call) {
                     Submitted::Answered(answer) => answer,
                     Submitted::Waiting(mut waiter) => waiter.answer().await,

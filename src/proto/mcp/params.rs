@@ -45,6 +45,8 @@ pub(super) struct Meta<'a> {
     pub(super) timeout: Option<Duration>,
     /// `inflightd/dedup`
     pub(super) dedup: Option<Dedup>,
+    /// `inflightd/resume`
+    pub(super) resume: bool,
     /// Members that are not known to be inert, as one JSON object: part of the call's key.
     pub(super) extra: Option<String>,
 }
@@ -139,9 +141,10 @@ impl<'de> Meta<'de> {
                         .ok_or_else(|| A::Error::custom("inflightd/dedup must be read, guard or off"))?,
                 );
             }
+            "inflightd/resume" => self.resume = map.next_value()?,
             _ if name.starts_with("inflightd/") => {
                 return Err(A::Error::custom(
-                    "there are inflightd/priority, inflightd/timeout_ms and inflightd/dedup",
+                    "there are inflightd/priority, inflightd/timeout_ms, inflightd/dedup and inflightd/resume",
                 ));
             }
             _ => {
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_what_is_not_known_to_be_inert_counts() {
-        let inert = r#"{"_meta":{"progressToken":7,"traceparent":"x","inflightd/priority":"high","inflightd/timeout_ms":5}}"#;
+        let inert = r#"{"_meta":{"progressToken":7,"traceparent":"x","inflightd/priority":"high","inflightd/timeout_ms":5,"inflightd/resume":true}}"#;
         let params = read(Some(inert)).unwrap();
         assert_eq!(
             (params.meta.extra, params.meta.progress, params.meta.priority),
