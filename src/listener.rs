@@ -27,7 +27,7 @@ use crate::door::Hub;
 use crate::http::{self, Answered};
 use crate::proto::mcp::Mcp;
 use crate::proto::op::Op;
-use crate::session;
+use crate::session::{self, Paced};
 use crate::tasks::TaskKind;
 
 mod guard;
@@ -177,7 +177,7 @@ async fn serve(stream: TcpStream, connection: Connection) {
         .timer(TokioTimer::new())
         .header_read_timeout(head)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Paced::new(stream)), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let closed = tokio::select! {
@@ -271,8 +271,8 @@ fn switch(
 
 /// The bare stream, and what was read of it already. hyper's own buffer of 8 KiB goes here: held on to, it would be
 /// the larger part of an idle connection.
-fn taken_over(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+fn taken_over(upgraded: Upgraded) -> Option<(Paced<TcpStream>, Vec<u8>)> {
+    let parts = upgraded.downcast::<TokioIo<Paced<TcpStream>>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -23,12 +22,14 @@ use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
 mod good_bye;
 mod line;
 mod outbox;
+mod paced;
 mod pulse;
 mod under_way;
 
 use good_bye::{End, broken};
 use line::{Line, Next};
 use outbox::Outbox;
+pub use paced::{Paced, ReadReady};
 use pulse::{Beat, Pulse};
 use under_way::{CallUnderWay, Happened, UnderWay};
 
@@ -38,27 +39,11 @@ const READ_BATCH: usize = 64;
 /// Calls under way on one connection. More would be one client's mistake, paid for by all.
 const CALLS_UNDER_WAY: usize = 1024;
 
+/// How long a peer with a full queue may take to read on, before it is closed as one that does not read.
+const DOES_NOT_READ: Duration = Duration::from_secs(5);
+
 /// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
 const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
-
-/// A stream that can say, without being read, whether reading it may bring something.
-pub trait ReadReady: AsyncRead + AsyncWrite + Unpin {
-    /// Ready, or the task is woken once it is. Saying ready too often costs time, never bytes.
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-impl ReadReady for tokio::net::TcpStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is found, and handled, by whoever reads next.
-        Self::poll_read_ready(self, cx).map(|_| ())
-    }
-}
-
-impl ReadReady for tokio::io::DuplexStream {
-    fn poll_read_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-}
 
 /// Serves one WebSocket until it ends.
 pub async fn serve<S, D>(socket: WebSocketStream<S>, dialect: D, hub: Arc<Hub>, caller: Caller)
@@ -82,6 +67,7 @@ where
         read_in_a_row: 0,
         dry: false,
         woken: true,
+        stalled: None,
     };
     loop {
         let event = std::future::poll_fn(|cx| session.event(cx)).await;
@@ -109,6 +95,14 @@ struct Session<S, D> {
     dry: bool,
     /// The task was woken since the timer was last looked at.
     woken: bool,
+    /// The peer has as much waiting as it may.
+    stalled: Option<Stalled>,
+}
+
+/// How far a peer had read when it was last seen to, and how long it may take to read on.
+struct Stalled {
+    written: (u64, usize),
+    timer: Timer,
 }
 
 /// What can happen to a session.
@@ -135,9 +129,16 @@ where
 {
     /// The next event. Results come before the close, and reading before flushing.
     fn event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.outbox.overflowed() {
-            return Poll::Ready(Event::Overflow);
+        if self.outbox.is_full() {
+            match self.flush(cx) {
+                Poll::Ready(Some(event)) => return Poll::Ready(event),
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            if self.outbox.is_full() {
+                return self.wait_for_reader(cx);
+            }
         }
+        self.stalled = None;
         let enough = self.read_in_a_row >= READ_BATCH;
         if !enough && let Poll::Ready(event) = self.read(cx) {
             return Poll::Ready(event);
@@ -170,6 +171,25 @@ where
                 Poll::Pending
             }
         }
+    }
+
+    /// The peer has as much waiting as it may. Nothing more is read or answered until it has taken some; one that
+    /// takes nothing for a while does not read.
+    fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let written = (self.socket.get_ref().written(), self.outbox.bytes());
+        let fresh = || Stalled { written, timer: Box::pin(tokio::time::sleep(DOES_NOT_READ)) };
+        let stalled = self.stalled.get_or_insert_with(fresh);
+        if stalled.written != written {
+            *stalled = fresh();
+        }
+        if stalled.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Overflow);
+        }
+        if self.is_closing(cx) {
+            return Poll::Ready(Event::Closing);
+        }
+        self.woken = true;
+        Poll::Pending
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::good_bye::GOOD_BYE;
@@ -55,6 +55,10 @@ impl ReadReady for Counted {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_read_ready(cx)
     }
+
+    fn written(&self) -> u64 {
+        self.stream.written()
+    }
 }
 
 /// A client on a session.
@@ -68,7 +72,11 @@ struct Client {
 
 impl Client {
     async fn connect(dialect: impl Dialect) -> Self {
-        let rig = Rig::new(&[]);
+        Self::connect_with(dialect, &[]).await
+    }
+
+    async fn connect_with(dialect: impl Dialect, keys: &[(&str, &str)]) -> Self {
+        let rig = Rig::new(keys);
         let hub =
             Hub::new(&rig.config, Arc::clone(&rig.calls), Arc::new(Health::default()), rig.tasks.clone());
         let hub = Arc::new(hub);
@@ -375,3 +383,41 @@ async fn a_connection_that_goes_takes_its_calls_along() {
 }
 
 mod client_limits;
+
+/// An op client with more waiting for it than its connection takes.
+async fn flooded() -> Client {
+    let op = Op::new(ClientSessionId(1), true);
+    let mut client = Client::connect_with(op, &[("WRITE_QUEUE_BYTES", "65536")]).await;
+    client.say(&json!({"op": "hello"})).await;
+    client.hear().await;
+    for _ in 0..1000 {
+        client.say(&json!({"op": "list_tools"})).await;
+    }
+    settle().await;
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_full_queue_that_reads_nothing_for_5_seconds_is_closed_with_1008() {
+    let mut client = flooded().await;
+    tokio::time::sleep(DOES_NOT_READ + secs(1)).await;
+    let mut answers = 0;
+    let close = loop {
+        match client.next().await {
+            Message::Text(_) => answers += 1,
+            close @ Message::Close(_) => break close,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(close_code(&close), 1008);
+    assert!(answers < 1000, "what it did not take was not made: {answers}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_full_queue_that_reads_slowly_gets_everything() {
+    let mut client = flooded().await;
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        assert_eq!(client.hear().await["op"], "list_tools_res");
+    }
+}
