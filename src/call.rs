@@ -427,6 +427,7 @@ fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_re
         // Who took it back is told so by its seat; this is for whoever collects the outcome later.
         Err(CallError::Cancelled) if write && began => unknown("was stopped"),
         Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
+        Err(CallError::ShuttingDown) if began => Err(Arc::new(CallError::CutOff)),
         Err(error) => Err(Arc::new(error)),
     }
 }

@@ -264,6 +264,9 @@ pub enum CallError {
     /// The daemon is going down.
     #[error("Session manager is shutting down, cannot create new sessions")]
     ShuttingDown,
+    /// The daemon went down before the work had ended.
+    #[error("The daemon stopped before this call ended")]
+    CutOff,
     /// The work panicked, or its task was lost.
     #[error("The daemon failed while working on this call; it was not your call's fault")]
     Lost,
@@ -299,7 +302,7 @@ impl CallError {
             Self::Cancelled => Code::Cancelled,
             Self::Provider(_) => Code::ProviderError,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
-            Self::ShuttingDown => Code::ShuttingDown,
+            Self::ShuttingDown | Self::CutOff => Code::ShuttingDown,
             Self::Lost => Code::InternalError,
         }
     }
@@ -325,7 +328,7 @@ impl CallError {
                 Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
             },
             Self::Metadata { .. } => Refusal::Metadata,
-            Self::ShuttingDown => Refusal::ShuttingDown,
+            Self::ShuttingDown | Self::CutOff => Refusal::ShuttingDown,
             _ => Refusal::Invalid,
         })
     }
@@ -359,6 +362,7 @@ impl CallError {
             | Self::QueueTimeout { .. }
             | Self::ProviderTimeout { .. }
             | Self::ShuttingDown
+            | Self::CutOff
             | Self::Lost => true,
             Self::Provider(fault) => fault.retryable(),
         }

@@ -103,19 +103,32 @@ fn welcome(config: &Config, address: SocketAddr) {
         config.providers.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ")
     };
     let token = if config.token_required() { " -H \"Authorization: Bearer $INFLIGHTD_TOKEN\"" } else { "" };
+    // Whoever listens elsewhere, or wants a token, is told what the client commands need.
+    let elsewhere = address.to_string() != "127.0.0.1:8079";
+    let url = if elsewhere { format!("    export INFLIGHTD_URL=ws://{address}\n") } else { String::new() };
+    let secret = if config.token_required() {
+        "    export INFLIGHTD_TOKEN=…        (the daemon's token)\n"
+    } else {
+        ""
+    };
+    let env = if elsewhere {
+        format!(", \"env\": {{\"INFLIGHTD_URL\": \"ws://{address}\"}}")
+    } else {
+        String::new()
+    };
     let text = format!(
         "
   inflightd {version} is ready on {address}
   providers: {providers}
 
   Try, in another terminal:
-    inflightd tools                               (or: cargo run --release -- tools)
+{url}{secret}    inflightd tools                               (or: cargo run --release -- tools)
     inflightd call analyze '{{\"text\": \"test\"}}'
     curl -X POST http://{address}/api/v1/execute -H 'Content-Type: application/json'{token} \\
          -d '{{\"tool\":\"analyze\",\"arguments\":{{\"text\":\"test\"}}}}'
 
   An MCP client starts the shim:
-    {{\"mcpServers\": {{\"inflightd\": {{\"command\": \"inflightd\", \"args\": [\"shim\"]}}}}}}
+    {{\"mcpServers\": {{\"inflightd\": {{\"command\": \"inflightd\", \"args\": [\"shim\"]{env}}}}}}}
 
   Ctrl-C stops it: running calls may finish within {drain} s.
 

@@ -13,7 +13,7 @@ use crate::shim::state::{Session, Toward};
 /// The first pause between two tries; a daemon that restarts is back in about this time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause: what a person who started a daemon is willing to wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// One try, when nobody waits for it.
 const LONGEST_TRY: Duration = Duration::from_secs(5);
 /// One try, however little of the wait is left.
