@@ -16,20 +16,24 @@ use crate::deadline::Deadline;
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
-use crate::provider::{Context, Fault, Job, Reply, Tell};
+use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
-use crate::tool::{Dedup, Effect, Registry, Tool, Work};
+use crate::tool::registry::Place;
+use crate::tool::{Dedup, Registry, Tool, Work, consensus};
 
 mod budget;
 pub mod cache;
 pub mod caller;
 pub mod canonical;
+mod children;
 pub mod flight;
 pub mod flights;
+mod invoke;
 pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+mod settle;
 mod told;
 pub mod waiter;
 pub mod watch;
@@ -39,13 +43,14 @@ pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
 pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
-use budget::Budget;
 use cache::OutcomeCache;
-use flight::{Boarding, Flight, FlightRules};
+use children::Opener;
+use flight::{Boarding, FlightRules};
 use flights::{Aboard, Flights, RunGuard};
 use key::{CallKey, Digester};
-use permits::{Holder, Leases};
+use permits::Leases;
 use queue::{Pool, PoolView, Share};
+use settle::settle;
 use waiter::Arrival;
 use watch::Watch;
 
@@ -85,9 +90,32 @@ pub enum Submitted {
     Waiting(Waiter),
 }
 
-/// The path of a call, and all it goes through.
+/// Who hands a call over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A caller, through a door.
+    Door,
+    /// A composite's work, after so many equal children of it.
+    Composite { ordinal: u32 },
+}
+
+impl Origin {
+    /// How many equal children came before. Children are leaves, so that waiting has no cycle.
+    fn ordinal(self, tool: &Tool) -> Result<u32, CallError> {
+        match self {
+            Self::Door => Ok(0),
+            Self::Composite { .. } if matches!(tool.work, Work::Consensus) => {
+                Err(CallError::NoLeaf { tool: Arc::clone(&tool.name) })
+            }
+            Self::Composite { ordinal } => Ok(ordinal),
+        }
+    }
+}
+
+/// The path of a call, and all it goes through. Clones are the same path.
+#[derive(Clone)]
 pub struct Calls {
-    registry: Registry,
+    registry: Arc<Registry>,
     flights: Arc<Flights>,
     watch: Arc<Watch>,
     path: Arc<Path>,
@@ -102,6 +130,8 @@ struct Path {
     pools: Vec<Arc<Pool>>,
     timeouts: Vec<Duration>,
     global: Arc<Pool>,
+    /// Slots of composites.
+    consensus: Arc<Pool>,
     leases: Arc<Leases>,
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
@@ -116,9 +146,17 @@ struct Path {
 struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
-    provider: usize,
+    place: RunsAt,
     principal: PrincipalId,
     session: Arc<ClientSession>,
+}
+
+/// Where a Run does its work.
+enum RunsAt {
+    /// Under permits of this provider, and in a slot of its session unless its composite is in one of its own.
+    Provider { index: usize, is_child: bool },
+    /// In a slot of its own kind, calling others.
+    Own(Box<Opener>),
 }
 
 impl Calls {
@@ -134,6 +172,7 @@ impl Calls {
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
             global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions, Share::All)),
+            consensus: pool(&Arc::from(consensus::NAME), limits.consensus),
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
@@ -151,7 +190,7 @@ impl Calls {
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
             patience: config.ladder.daemon,
-            registry,
+            registry: Arc::new(registry),
             tasks,
         }
     }
@@ -161,12 +200,16 @@ impl Calls {
     ///
     /// Must be called inside a tokio runtime.
     pub fn submit(&self, caller: &Caller, call: Call<'_>) -> Submitted {
+        self.submit_from(caller, call, Origin::Door)
+    }
+
+    fn submit_from(&self, caller: &Caller, call: Call<'_>, origin: Origin) -> Submitted {
         let received = Instant::now();
         let request = RequestId::mint();
         let tool = self.registry.find(call.tool);
         let taken = match tool {
             None => Err(self.no_such_tool(call.tool)),
-            Some(tool) => self.take_in(caller, tool, call, request, received),
+            Some(tool) => self.take_in(caller, tool, call, origin, request, received),
         };
         taken.unwrap_or_else(|error| {
             let answer = Answer {
@@ -189,6 +232,7 @@ impl Calls {
         caller: &Caller,
         tool: &Arc<Tool>,
         call: Call<'_>,
+        origin: Origin,
         request: RequestId,
         received: Instant,
     ) -> Result<Submitted, CallError> {
@@ -202,6 +246,7 @@ impl Calls {
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
+        let ordinal = origin.ordinal(tool)?;
         let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
@@ -212,6 +257,7 @@ impl Calls {
             session,
             tool: tool.id,
             definition: prepared.definition,
+            ordinal,
             digest,
         };
         let key = match policy {
@@ -219,10 +265,7 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let Some(provider) = self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name()))
-        else {
-            unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
-        };
+        let provider = Arc::clone(self.path.pool(prepared.place).name());
         let keep = self.flights.cache().keeps(policy, tool);
         let kept =
             |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
@@ -270,7 +313,7 @@ impl Calls {
                     let run = Run {
                         guard,
                         job: prepared.job,
-                        provider: prepared.provider,
+                        place: self.runs_at(prepared.place, caller, origin),
                         principal: caller.principal.id,
                         session: Arc::clone(&caller.session),
                     };
@@ -287,6 +330,13 @@ impl Calls {
             },
             Submitted::Answered,
         ))
+    }
+
+    fn runs_at(&self, place: Place, caller: &Caller, origin: Origin) -> RunsAt {
+        match place {
+            Place::Provider(index) => RunsAt::Provider { index, is_child: origin != Origin::Door },
+            Place::Composite => RunsAt::Own(Box::new(Opener { calls: self.clone(), caller: caller.clone() })),
+        }
     }
 
     /// Polls the Run once; one that is not ready then gets a task.
@@ -340,11 +390,17 @@ impl Calls {
         (self.path.global.view(), each)
     }
 
+    /// The slots of each kind of composite, with their names.
+    pub fn composites(&self) -> Vec<(Arc<str>, PoolView)> {
+        vec![(Arc::clone(self.path.consensus.name()), self.path.consensus.view())]
+    }
+
     /// Refuses new calls, and answers those that wait for their turn.
     pub fn start_draining(&self) {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.consensus.close();
         self.path.closing.cancel();
     }
 
@@ -362,11 +418,20 @@ fn parse(arguments: &str) -> Result<Value, CallError> {
 
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, provider, principal, session } = run;
+    let Run { mut guard, job, place, principal, session } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
-        let work = path.work(&flight, job, provider, principal, &session, &mut began);
+        let work = async {
+            match place {
+                RunsAt::Provider { index, is_child } => {
+                    let slots = (!is_child).then_some(&session.slots);
+                    path.work(&flight, job, index, principal, session.id, slots, &mut began).await
+                }
+                // Boxed: plain calls are not to carry its room.
+                RunsAt::Own(opener) => path.compose(&flight, job, *opener, &mut began).boxed().await,
+            }
+        };
         tokio::select! {
             biased;
             worked = work => worked,
@@ -383,87 +448,6 @@ async fn fly(path: Arc<Path>, run: Run) {
     let outcome = settle(worked, &flight, began, path.max_reply_bytes);
     path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
     guard.land(outcome);
-}
-
-impl Path {
-    /// Slot, queue and permits, narrow to wide; then the work, within the Run's deadline.
-    async fn work(
-        &self,
-        flight: &Arc<Flight>,
-        job: Box<dyn Job>,
-        provider: usize,
-        principal: PrincipalId,
-        session: &ClientSession,
-        began: &mut bool,
-    ) -> Result<Reply, CallError> {
-        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
-        else {
-            unreachable!("a call is prepared for a provider of the catalogue");
-        };
-        let stages = flight.stages();
-        let queued = Instant::now();
-        stages.mark(Phase::Queued, queued);
-        let until = Deadline::since(queued, self.queue_budget);
-        let budget =
-            Budget { flight, principal, session: session.id, since: queued, until, closing: &self.closing };
-        let (mut slot, slot_at) = budget.turn(&session.slots, queued).await?;
-        let (permit, at) = budget.turn(pool, slot_at).await?;
-        stages.mark(Phase::Dequeued, at);
-        let (global, start) = budget.turn(&self.global, at).await?;
-        stages.mark(Phase::SessionAllocated, start);
-        let limit = flight.tool().timeout.min(*provider_timeout);
-        let deadline = Deadline::since(start, limit);
-        let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
-        let mut lease = self.leases.grant(permit, global, holder);
-        stages.mark(Phase::ProviderCallStart, start);
-        *began = true;
-        let tell: Arc<dyn Tell> = flight.clone();
-        let context = Context { deadline, tell, max_reply_bytes: self.max_reply_bytes };
-        let worked = deadline.limit(job.run(context)).await;
-        let end = Instant::now();
-        lease.worked(end.saturating_duration_since(start));
-        slot.worked(end.saturating_duration_since(slot_at));
-        drop(lease);
-        drop(slot);
-        match worked {
-            Ok(reply) => reply.map_err(CallError::Provider),
-            Err(_) => Err(CallError::ProviderTimeout {
-                provider: Arc::clone(pool.name()),
-                after: limit,
-                execution: flight.execution(),
-            }),
-        }
-    }
-}
-
-/// What the Run's end means for those who wait. A write that may have been done says so.
-fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_reply_bytes: usize) -> Outcome {
-    let write = flight.tool().effect == Effect::Write;
-    let unknown =
-        |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
-    match worked {
-        Ok(reply) if reply.bytes() > max_reply_bytes => {
-            Err(Arc::new(CallError::TooLarge { bytes: reply.bytes(), limit: max_reply_bytes }))
-        }
-        Ok(reply) => Ok(Arc::new(reply)),
-        Err(CallError::Provider(fault)) if write && began && !fault.surely_not_done() => {
-            unknown(what_failed(&fault))
-        }
-        Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        // Who took it back is told so by its seat; this is for whoever collects the outcome later.
-        Err(CallError::Cancelled) if write && began => unknown("was stopped"),
-        Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
-        Err(error) => Err(Arc::new(error)),
-    }
-}
-
-fn what_failed(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Refused { .. } => "its provider failed",
-        Fault::Unreachable { .. } => "its provider could not be reached",
-        Fault::Broken { .. } => "its provider broke off",
-        Fault::TooLarge { .. } => "its answer was too large",
-    }
 }
 
 #[cfg(test)]

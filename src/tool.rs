@@ -10,6 +10,7 @@ use crate::ids::ToolId;
 use crate::provider::Job;
 
 pub mod builtin;
+pub mod consensus;
 pub mod prompt;
 pub mod registry;
 
@@ -95,6 +96,8 @@ pub enum Work {
     Echo,
     /// A question to a model.
     Prompt(PromptTool),
+    /// A question to several models: a composite.
+    Consensus,
     /// Work that whoever embeds the daemon brings along.
     Custom(Box<dyn CustomWork>),
 }

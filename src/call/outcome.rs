@@ -171,6 +171,12 @@ pub enum CallError {
     /// The arguments have no canonical form.
     #[error("arguments: {0}")]
     Arguments(#[from] CanonicalError),
+    /// A composite's work called a composite.
+    #[error("`{tool}` calls tools itself, so it cannot be called by one that does")]
+    NoLeaf {
+        /// Which tool.
+        tool: Arc<str>,
+    },
     /// A bound was reached.
     #[error("{full}")]
     Full {
@@ -273,7 +279,7 @@ impl CallError {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
-            Self::Misfit(_) | Self::Arguments(_) => Code::ValidationError,
+            Self::Misfit(_) | Self::Arguments(_) | Self::NoLeaf { .. } => Code::ValidationError,
             Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
                 Code::OverCapacity
             }
@@ -296,6 +302,7 @@ impl CallError {
             | Self::NoSuchTool { .. }
             | Self::Misfit(_)
             | Self::Arguments(_)
+            | Self::NoLeaf { .. }
             | Self::AnsweredEarly { .. }
             | Self::Cancelled
             | Self::OutcomeUnknown { .. }
