@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::door::Hub;
 use crate::health::Health;
 use crate::lifecycle::Lifecycle;
-use crate::listener::Listener;
+use crate::listener::{Listener, Traffic};
 use crate::provider::catalog::Catalog;
 use crate::provider::llm::SetupError;
 use crate::tasks::{TaskKind, Tasks};
@@ -30,6 +30,8 @@ use crate::tool::registry::RegistryError;
 const AFTER_CANCEL: Duration = Duration::from_secs(2);
 /// How long connections may take to say good-bye.
 const GOOD_BYES: Duration = Duration::from_secs(5);
+/// How often an idle daemon looks whether it is to end, in the time after which it does.
+const IDLE_LOOKS: u32 = 30;
 /// How long whoever holds our address may take to say who it is.
 const WHO_IS_IT: Duration = Duration::from_secs(1);
 
@@ -100,6 +102,7 @@ pub struct App {
     health: Arc<Health>,
     health_interval: Duration,
     drain_timeout: Duration,
+    idle_exit: Option<Duration>,
 }
 
 impl App {
@@ -118,7 +121,9 @@ impl App {
         add(&mut registry, &config.ladder)?;
         let socket = listen(config.listen).await?;
         let tasks = Tasks::default();
-        let lifecycle = Arc::new(Lifecycle::new(CallLog::start(config.log_format, config.log_level)));
+        let names = config.principals.iter().map(|principal| principal.name.clone()).collect();
+        let log = CallLog::start(config.log_format, config.log_level, names);
+        let lifecycle = Arc::new(Lifecycle::new(log));
         let calls = Arc::new(Calls::new(config, registry, lifecycle, tasks.clone()));
         let health = Arc::new(Health::default());
         let hub = Arc::new(Hub::new(config, calls, Arc::clone(&health), tasks));
@@ -131,7 +136,14 @@ impl App {
             health,
             health_interval: config.health_interval,
             drain_timeout: config.drain_timeout,
+            idle_exit: None,
         })
+    }
+
+    /// It ends by itself after so long without a connection and an Execution.
+    #[must_use]
+    pub fn idle_exit(self, after: Option<Duration>) -> Self {
+        Self { idle_exit: after, ..self }
     }
 
     /// Where it listens.
@@ -147,7 +159,8 @@ impl App {
     /// Serves until `stop` says so, then drains: the first message ends the serving, a second the waiting. A
     /// `stop` whose senders are gone is never heard.
     pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Drained {
-        let Self { hub, listener, health, health_interval, drain_timeout } = self;
+        let Self { hub, listener, health, health_interval, drain_timeout, idle_exit } = self;
+        let traffic = listener.traffic();
         let tasks = hub.tasks.clone();
         let (no_more, no_health) = (CancellationToken::new(), CancellationToken::new());
         tasks.spawn(TaskKind::Listener, listener.run(no_more.clone()));
@@ -155,7 +168,10 @@ impl App {
             TaskKind::Health,
             health.watch(Arc::clone(&hub.calls), health_interval, no_health.clone()),
         );
-        heard(&mut stop).await;
+        tokio::select! {
+            () = heard(&mut stop) => {}
+            () = idle_for(&hub, &traffic, idle_exit) => tracing::info!("nobody needs this daemon: it ends"),
+        }
         no_more.cancel();
         let drained = drain(&hub, drain_timeout, &mut stop).await;
         no_health.cancel();
@@ -168,6 +184,24 @@ impl App {
 async fn heard(stop: &mut mpsc::Receiver<()>) {
     if stop.recv().await.is_none() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when there was neither a connection nor an Execution for so long; never, where nothing is said.
+///
+/// Cancel safe.
+async fn idle_for(hub: &Hub, traffic: &Traffic, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    let (mut seen, mut since) = (traffic.accepted(), Instant::now());
+    loop {
+        tokio::time::sleep(limit / IDLE_LOOKS).await;
+        let accepted = traffic.accepted();
+        let idle = accepted == seen && traffic.open() == 0 && hub.calls.flights().executions() == 0;
+        if !idle {
+            (seen, since) = (accepted, Instant::now());
+        } else if since.elapsed() >= limit {
+            return;
+        }
     }
 }
 

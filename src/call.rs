@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::deadline::Deadline;
-use crate::ids::{PrincipalId, RequestId};
+use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
 use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::registry::Place;
-use crate::tool::{Dedup, Registry, Tool, Work, consensus};
+use crate::tool::{Dedup, Effect, Registry, Tool, Work, consensus};
 
+mod boarding;
 mod budget;
 pub mod cache;
 pub mod caller;
@@ -33,8 +33,11 @@ pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
+pub mod reattach;
 mod settle;
+mod shown;
 mod told;
+mod views;
 pub mod waiter;
 pub mod watch;
 
@@ -45,14 +48,18 @@ pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
 use cache::OutcomeCache;
 use children::Opener;
-use flight::{Boarding, FlightRules};
-use flights::{Aboard, Flights, RunGuard};
+use flight::{About, Boarding, FlightRules};
+use flights::{Flights, RunGuard};
 use key::{CallKey, Digester};
 use permits::Leases;
-use queue::{Pool, PoolView, Share};
+use queue::{Pool, Share};
+use reattach::{Attached, Attachments};
 use settle::settle;
 use waiter::Arrival;
 use watch::Watch;
+
+/// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
+pub const METADATA_BYTES: usize = 10_240;
 
 /// What a caller may say about its call beside the arguments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,6 +72,8 @@ pub struct Options {
     pub dedup: Option<Dedup>,
     /// Whether the caller wants text as it is made.
     pub wants_text: bool,
+    /// Whether it was sent before, over a connection that is lost.
+    pub resume: bool,
     /// What the caller's connection cannot take.
     pub bounds: Bounds,
 }
@@ -72,6 +81,8 @@ pub struct Options {
 /// A call as a door hands it over.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The client's own id of it, as JSON text: what it goes by when it is sent again.
+    pub id: Option<&'a str>,
     /// Which tool.
     pub tool: &'a str,
     /// Its arguments, as JSON text.
@@ -118,6 +129,7 @@ pub struct Calls {
     registry: Arc<Registry>,
     flights: Arc<Flights>,
     watch: Arc<Watch>,
+    attachments: Arc<Attachments>,
     path: Arc<Path>,
     digester: Digester,
     rules: FlightRules,
@@ -147,8 +159,7 @@ struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
     place: RunsAt,
-    principal: PrincipalId,
-    session: Arc<ClientSession>,
+    caller: Caller,
 }
 
 /// Where a Run does its work.
@@ -164,9 +175,8 @@ impl Calls {
     pub fn new(config: &Config, registry: Registry, lifecycle: Arc<Lifecycle>, tasks: Tasks) -> Self {
         let limits = &config.limits;
         let entries = registry.catalog().entries();
-        let pool = |name: &Arc<str>, limit| {
-            Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, Share::HalfOnceSeveral))
-        };
+        let share = if config.principals.len() > 1 { Share::Half } else { Share::HalfOnceSeveral };
+        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, share));
         let path = Path {
             pools: entries.iter().map(|entry| pool(&entry.name, entry.max_inflight)).collect(),
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
@@ -186,6 +196,7 @@ impl Calls {
                 OutcomeCache::new(limits.result_cache_bytes, config.guard_window),
             )),
             watch: Arc::new(Watch::new(lifecycle)),
+            attachments: Arc::new(Attachments::new(config.reattach)),
             path: Arc::new(path),
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
@@ -206,9 +217,14 @@ impl Calls {
     fn submit_from(&self, caller: &Caller, call: Call<'_>, origin: Origin) -> Submitted {
         let received = Instant::now();
         let request = RequestId::mint();
-        let tool = self.registry.find(call.tool);
+        let principal = &*caller.principal;
+        let tool = self.registry.find(call.tool).filter(|tool| principal.allows(&tool.name));
         let taken = match tool {
-            None => Err(self.no_such_tool(call.tool)),
+            // A connection may outlive the token that opened it.
+            _ if principal.has_expired(request.minted_ms()) => {
+                Err(CallError::Expired { principal: Arc::clone(&principal.name) })
+            }
+            None => Err(no_such_tool(&self.registry, principal, call.tool)),
             Some(tool) => self.take_in(caller, tool, call, origin, request, received),
         };
         taken.unwrap_or_else(|error| {
@@ -243,23 +259,31 @@ impl Calls {
             let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
+        let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
+        let priority = call.options.priority.max(caller.principal.ceiling);
+        let options = Options { priority, ..call.options };
+        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
+        let principal = caller.principal.id;
+        let (bounds, wants_text) = (options.bounds, options.wants_text);
+        let arrival = Arrival { request, principal, received, patience, priority, bounds, wants_text };
+        let attached = Attached::of(caller, call.id);
+        if options.resume
+            && let Some(waiter) = self.resume(attached.as_ref(), tool, &canonical, arrival)?
+        {
+            self.path.lifecycle.resumed();
+            return Ok(waiter.attached(attached).submitted());
+        }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
         let ordinal = origin.ordinal(tool)?;
-        let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
+        let metadata = metadata(call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
-        let policy = call.options.dedup.unwrap_or(tool.dedup);
-        let key = |session| CallKey {
-            principal: caller.principal.id,
-            session,
-            tool: tool.id,
-            definition: prepared.definition,
-            ordinal,
-            digest,
-        };
+        let policy = options.dedup.unwrap_or(tool.dedup);
+        let definition = prepared.definition;
+        let key = |session| CallKey { principal, session, tool: tool.id, definition, ordinal, digest };
         let key = match policy {
             Dedup::Principal => Some(key(None)),
             Dedup::Session => Some(key(Some(caller.session.id))),
@@ -267,16 +291,15 @@ impl Calls {
         };
         let provider = Arc::clone(self.path.pool(prepared.place).name());
         let keep = self.flights.cache().keeps(policy, tool);
-        let kept =
-            |arguments: &[u8]| keep.and(key).and_then(|key| self.flights.cache().find(&key, arguments));
-        // One that cannot be delivered whole goes through a flight, which keeps it to be collected.
-        let options = call.options;
-        if let Some(outcome) = kept(&canonical).filter(|outcome| !options.bounds.are_passed_by(outcome)) {
+        // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
+        // whose caller may come back for it, since a write is never done again.
+        let through_flight = attached.is_some() && tool.effect == Effect::Write;
+        let kept = self.flights.cache().answers(keep, key, &canonical);
+        if let Some(outcome) = kept.filter(|outcome| !through_flight && !bounds.are_passed_by(outcome)) {
             self.path.lifecycle.cache_hit();
             let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
-        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let boarding = Boarding {
             key,
             arguments: canonical,
@@ -284,52 +307,18 @@ impl Calls {
             provider,
             rules: self.rules,
             keep,
+            about: About { model: prepared.model, timeout: self.path.limit(tool, prepared.place), metadata },
             at: received,
-            priority: options.priority,
-            until: Deadline::since(received, patience),
+            priority,
+            until: arrival.until(),
         };
-        let arrival = Arrival {
-            request,
-            principal: caller.principal.id,
-            received,
-            patience,
-            bounds: options.bounds,
-            wants_text: options.wants_text,
+        let (job, place) = (prepared.job, prepared.place);
+        let run = |guard| {
+            let place = self.runs_at(place, caller, origin);
+            Run { guard, job, place, caller: caller.clone() }
         };
-        let waiter = match self.flights.board(boarding)? {
-            Aboard::Joined(flight, seat) => {
-                self.path.lifecycle.joined();
-                Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival)
-            }
-            Aboard::Opened(guard, seat) => {
-                let flight = Arc::clone(guard.flight());
-                // An equal flight may have landed since the look above; it filled the cache before it freed the key.
-                if let Some(outcome) = kept(flight.arguments()) {
-                    self.path.lifecycle.cache_hit();
-                    guard.land_kept(outcome);
-                    Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Cache, arrival)
-                } else {
-                    self.path.lifecycle.opened();
-                    let run = Run {
-                        guard,
-                        job: prepared.job,
-                        place: self.runs_at(prepared.place, caller, origin),
-                        principal: caller.principal.id,
-                        session: Arc::clone(&caller.session),
-                    };
-                    let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Leader, arrival);
-                    self.start(run);
-                    waiter
-                }
-            }
-        };
-        Ok(waiter.landed().map_or_else(
-            |mut waiter| {
-                waiter.register();
-                Submitted::Waiting(waiter)
-            },
-            Submitted::Answered,
-        ))
+        let waiter = self.board(boarding, arrival, attached, run)?;
+        Ok(waiter.submitted())
     }
 
     fn runs_at(&self, place: Place, caller: &Caller, origin: Origin) -> RunsAt {
@@ -360,41 +349,6 @@ impl Calls {
         answer
     }
 
-    fn no_such_tool(&self, name: &str) -> CallError {
-        CallError::NoSuchTool { name: name.chars().take(64).collect(), near: self.registry.near(name) }
-    }
-
-    /// The tools and providers.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// Calls under way and kept.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-
-    /// Calls in the air.
-    pub fn flights(&self) -> &Arc<Flights> {
-        &self.flights
-    }
-
-    /// Who holds permits.
-    pub fn leases(&self) -> &Arc<Leases> {
-        &self.path.leases
-    }
-
-    /// The pool that all providers share, and each provider's, with their names.
-    pub fn pools(&self) -> (PoolView, Vec<(Arc<str>, PoolView)>) {
-        let each = self.path.pools.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
-        (self.path.global.view(), each)
-    }
-
-    /// The slots of each kind of composite, with their names.
-    pub fn composites(&self) -> Vec<(Arc<str>, PoolView)> {
-        vec![(Arc::clone(self.path.consensus.name()), self.path.consensus.view())]
-    }
-
     /// Refuses new calls, and answers those that wait for their turn.
     pub fn start_draining(&self) {
         self.path.lifecycle.start_draining();
@@ -410,23 +364,36 @@ impl Calls {
     }
 }
 
+/// What calling a tool that is not there for a principal is answered with: it names none that it may not call.
+pub fn no_such_tool(registry: &Registry, principal: &Principal, name: &str) -> CallError {
+    let near = registry.near(name, |tool| principal.allows(tool));
+    CallError::NoSuchTool { name: name.chars().take(64).collect(), near }
+}
+
 /// A call's arguments as a document; an absent one is an empty object.
 fn parse(arguments: &str) -> Result<Value, CallError> {
     serde_json::from_str(arguments)
         .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
 }
 
+/// What a request brings beside its arguments, to be kept with its Execution.
+fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
+    match extra.map(str::len) {
+        Some(bytes) if bytes > METADATA_BYTES => Err(CallError::Metadata { bytes, limit: METADATA_BYTES }),
+        Some(_) | None => Ok(extra.map(Into::into)),
+    }
+}
+
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, place, principal, session } = run;
+    let Run { mut guard, job, place, caller } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
         let work = async {
             match place {
                 RunsAt::Provider { index, is_child } => {
-                    let slots = (!is_child).then_some(&session.slots);
-                    path.work(&flight, job, index, principal, session.id, slots, &mut began).await
+                    path.work(&flight, job, index, &caller, is_child, &mut began).await
                 }
                 // Boxed: plain calls are not to carry its room.
                 RunsAt::Own(opener) => path.compose(&flight, job, *opener, &mut began).boxed().await,
@@ -446,7 +413,6 @@ async fn fly(path: Arc<Path>, run: Run) {
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
     let outcome = settle(worked, &flight, began, path.max_reply_bytes);
-    path.lifecycle.landed(outcome.is_ok(), end.saturating_duration_since(flight.stages().start()));
     guard.land(outcome);
 }
 

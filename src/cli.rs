@@ -11,11 +11,13 @@ use crate::client::{Client, ClientError, ConnectError, Endpoint, explain};
 use crate::config::Secret;
 
 pub mod call;
+pub mod doctor;
 pub mod healthcheck;
 mod result;
 pub mod serve;
 pub mod shim;
 pub mod stats;
+pub mod token;
 pub mod tools;
 
 /// Something in the command line is wrong; clap's own code.
@@ -63,6 +65,10 @@ pub enum Command {
     Tools(tools::ToolsArgs),
     /// Show what the daemon counts
     Stats(stats::StatsArgs),
+    /// Make a token for a principal, and say what to put where
+    Token(token::TokenArgs),
+    /// Ask the daemon what is wrong and what to do: timeouts, providers, clients, limits
+    Doctor(doctor::DoctorArgs),
     /// Ask whether the daemon is well: exit code 0 or 1
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -86,6 +92,12 @@ pub struct ServeArgs {
     /// Prompt tools to serve instead of the built-in ones (TOML)
     #[arg(long, value_name = "FILE")]
     pub tools_file: Option<PathBuf>,
+    /// End after so many seconds without a connection or a call, as one that `shim --spawn` started does
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub idle_exit_secs: Option<u32>,
+    /// Leave the terminal session of whoever started it: what `shim --spawn` adds
+    #[arg(long, hide = true)]
+    pub background: bool,
 }
 
 /// Which daemon.
@@ -113,6 +125,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Call(args) => call::run(&args),
         Command::Tools(args) => tools::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     }
 }

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::ids::CLI_NAME;
+
 pub mod endpoint;
+mod fetch;
 mod pulse;
 pub mod wire;
 
-pub use endpoint::{ConnectError, Endpoint, EndpointError};
+pub use endpoint::{ConnectError, Connected, Endpoint, EndpointError};
 pub use wire::{LinkLost, Reader, Sender};
 
 /// What a command waits for a connection: a daemon on the same machine answers in a millisecond.
@@ -152,12 +155,12 @@ pub struct Client {
 impl Client {
     /// Connects and initialises.
     pub fn connect(endpoint: &Endpoint) -> Result<Self, ClientError> {
-        let (reader, sender) = endpoint.connect(CONNECT_BUDGET)?;
+        let Connected { reader, sender, .. } = endpoint.connect(CONNECT_BUDGET)?;
         let mut client = Self { reader, sender, last_id: 0 };
         let params = serde_json::json!({
             "protocolVersion": "2025-11-25",
             "capabilities": {},
-            "clientInfo": {"name": "inflightd-cli", "version": env!("CARGO_PKG_VERSION")},
+            "clientInfo": {"name": CLI_NAME, "version": env!("CARGO_PKG_VERSION")},
         });
         let until = Some(Instant::now() + INITIALIZE_BUDGET);
         client.request("initialize", params, until, &mut |_| {})?;

@@ -13,13 +13,16 @@ pub mod env;
 pub mod keys;
 pub mod ladder;
 mod parse;
+pub mod principals;
 mod problem;
 mod render;
 mod sources;
 mod values;
 
+pub use build::provider_names;
 pub use ladder::Ladder;
 pub use parse::Wrong;
+pub use principals::PrincipalConfig;
 pub use problem::{Origin, Problem, Problems, Shown};
 pub use sources::Sources;
 use values::Values;
@@ -141,8 +144,9 @@ pub struct ProviderConfig {
 pub struct Config {
     /// The one address of all doors.
     pub listen: SocketAddr,
-    /// The token every caller must bring; `None` only on loopback.
-    pub token: Option<Secret>,
+    /// Who may call. Once one of them has a token, every caller must bring one; without, there is only `local`, and
+    /// the address is loopback.
+    pub principals: Vec<PrincipalConfig>,
     /// Origins allowed beside the daemon's own.
     pub allowed_origins: Vec<String>,
     /// How log lines look.
@@ -165,10 +169,19 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a paid-for call is kept for a caller that lost its connection.
     pub reattach: Duration,
+    /// When a client gives up of whom nothing is known, and which hears nothing of its call.
+    pub unknown_client_limit: Duration,
     /// How long the outcome of a guarded call also answers a twin.
     pub guard_window: Duration,
     /// A TOML file with prompt tools, instead of the built-in ones.
     pub tools_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Whether callers must bring a token.
+    pub fn token_required(&self) -> bool {
+        self.principals.iter().any(|principal| !principal.tokens.is_empty())
+    }
 }
 
 /// A configuration that holds, and what its operator should know.

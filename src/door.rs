@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::call::reattach::Attachment;
 use crate::call::{Caller, Calls, ClientSession, Principal};
+use crate::clients::Clients;
 use crate::config::{Config, Ladder, Limits};
 use crate::health::Health;
-use crate::ids::{ClientSessionId, PrincipalId};
+use crate::ids::{ClientSessionId, PrincipalId, SessionKey};
 use crate::proto::{Auth, Turn, View};
 use crate::tasks::Tasks;
+
+mod doctor;
 
 /// Told to every connection at the end. Asking costs a load: a token alone takes a lock that all share.
 #[derive(Debug, Default)]
@@ -55,14 +59,17 @@ pub struct Hub {
     pub ladder: Ladder,
     /// Bounds.
     pub limits: Limits,
+    /// Who the clients are, and when they give up.
+    pub clients: Clients,
+    /// How many connections are open.
+    pub connections: Arc<AtomicUsize>,
     /// Set when connections are to be closed.
     pub closing: Closing,
     /// Where tasks start.
     pub tasks: Tasks,
-    principal: Principal,
     sessions: AtomicU64,
-    /// What stands for a session over HTTP: one for each address.
-    addresses: Mutex<HashMap<IpAddr, Weak<ClientSession>>>,
+    /// What stands for a session over HTTP: one for each principal and address.
+    addresses: Mutex<HashMap<(PrincipalId, IpAddr), Weak<ClientSession>>>,
 }
 
 impl Hub {
@@ -71,34 +78,41 @@ impl Hub {
         Self {
             calls,
             health,
-            auth: Auth::new(config.token.as_ref()),
+            auth: Auth::new(&config.principals, config.limits.queue),
             ladder: config.ladder.clone(),
             limits: config.limits.clone(),
+            clients: Clients::new(config.ladder.daemon, config.unknown_client_limit),
+            connections: Arc::default(),
             closing: Closing::default(),
             tasks,
-            principal: Principal { id: PrincipalId(0), name: Arc::from("local") },
             sessions: AtomicU64::new(1),
             addresses: Mutex::default(),
         }
     }
 
     /// A caller with a session of its own: a WebSocket has one.
-    pub fn new_caller(&self) -> Caller {
-        Caller { principal: self.principal.clone(), session: Arc::new(self.mint()) }
+    pub fn new_caller(&self, principal: Arc<Principal>) -> Caller {
+        Caller { principal, session: Arc::new(self.mint()), attachment: None }
     }
 
-    /// The caller that stands for an address over HTTP.
-    pub fn caller_at(&self, address: IpAddr) -> Caller {
+    /// The caller that stands for a principal at an address over HTTP.
+    pub fn caller_at(&self, principal: Arc<Principal>, address: IpAddr) -> Caller {
+        let place = (principal.id, address);
         let mut addresses = self.addresses.lock();
-        let known = addresses.get(&address).and_then(Weak::upgrade);
+        let known = addresses.get(&place).and_then(Weak::upgrade);
         let session = known.unwrap_or_else(|| {
             // Sessions of addresses that call no more are gone already; their entries go here.
             addresses.retain(|_, session| session.strong_count() > 0);
             let session = Arc::new(self.mint());
-            addresses.insert(address, Arc::downgrade(&session));
+            addresses.insert(place, Arc::downgrade(&session));
             session
         });
-        Caller { principal: self.principal.clone(), session }
+        Caller { principal, session, attachment: None }
+    }
+
+    /// What is kept for this caller under the session key that its client brought.
+    pub fn attach(&self, caller: &Caller, key: SessionKey) -> Option<Arc<Attachment>> {
+        self.calls.attachments().attach(caller.principal.id, key)
     }
 
     fn mint(&self) -> ClientSession {
@@ -106,13 +120,15 @@ impl Hub {
         ClientSession::new(id, self.limits.session, self.limits.queue)
     }
 
-    /// What a dialect may look at.
-    pub fn view(&self) -> View<'_> {
+    /// What a dialect may look at for this principal.
+    pub fn view<'a>(&'a self, principal: &'a Principal) -> View<'a> {
         View {
             registry: self.calls.registry(),
             insight: &*self.calls,
             ladder: &self.ladder,
             auth: &self.auth,
+            principal,
+            clients: &self.clients,
             turn: Turn::Free,
         }
     }

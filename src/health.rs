@@ -16,6 +16,8 @@ use crate::call::queue::PoolView;
 use crate::ids::{PrincipalId, RequestId};
 use crate::tool::{Found, Insight};
 
+mod statistics;
+
 /// A lease this long past its deadline is an error: the work was cut off at the deadline, or should have been.
 const OVERDUE: Duration = Duration::from_secs(10);
 
@@ -119,6 +121,7 @@ impl Health {
             unbalanced = !look.is_balanced();
         }
         calls.watch().sweep();
+        calls.attachments().sweep();
         tracing::info!(
             global_in_use = look.global.in_use,
             global_limit = look.global.limit,
@@ -188,9 +191,11 @@ impl Insight for Calls {
     }
 
     fn server_stats(&self) -> Value {
+        // Ends before beginnings, and calls that ended before those under way: none is counted twice.
+        let (executions, recent) = self.flights().statistics().read();
+        let totals = self.watch().lifecycle().totals();
         let look = Look::at(self);
-        let (totals, recent) = (self.watch().lifecycle().totals(), self.watch().lifecycle().recent());
-        json!({
+        let mut stats = json!({
             "total_executions": totals.executions,
             "successful": recent.successful,
             "failed": recent.executions - recent.successful,
@@ -216,8 +221,16 @@ impl Insight for Calls {
                 "cache_hits": totals.cache_hits,
                 "executions_saved": totals.joined + totals.cache_hits,
             },
+            "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
             "permits": permits(&look),
-        })
+            "sessions": statistics::sessions(&totals, &executions),
+            "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},
+        });
+        if let Value::Object(members) = &mut stats {
+            let durations = self.watch().lifecycle().durations();
+            members.extend(statistics::requests(look.waiters, &totals, &executions, &durations));
+        }
+        stats
     }
 
     fn request(&self, who: PrincipalId, id: RequestId) -> Option<Found> {

@@ -1,6 +1,7 @@
 //! The plain HTTP doors: one call for scripts, and what monitors look at.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,12 +11,12 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use crate::call::{Answer, Call, CallError, Code, Submitted};
+use crate::call::{Answer, Call, CallError, Caller, Code, Principal, Submitted};
 use crate::deadline::Deadline;
 use crate::door::Hub;
 use crate::proto::op::{self, Execute};
 use crate::proto::{push_error, read_object};
-use crate::tool::Insight;
+use crate::tool::{Builtin, Insight};
 
 /// A whole answer.
 pub type Answered = Response<Full<Bytes>>;
@@ -26,18 +27,28 @@ const BODY: Duration = Duration::from_mins(1);
 /// Answers one request of an admitted caller.
 ///
 /// Dropping the future is leaving because the connection went.
-pub async fn route(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answered {
+pub async fn route(
+    hub: &Hub,
+    peer: IpAddr,
+    principal: &Arc<Principal>,
+    request: Request<Incoming>,
+) -> Answered {
     let method = request.method().clone();
     match request.uri().path() {
         "/healthz" | "/readyz" => health(hub, request.uri().path()),
+        // Both tell of everybody's calls: who may not ask the tool may not look here.
+        "/api/v1/stats" | "/api/v1/doctor" if method == Method::GET && !principal.allows(Builtin::ServerStats.name()) => {
+            refused(StatusCode::NOT_FOUND, &hub.view(principal).no_such_tool(Builtin::ServerStats.name()))
+        }
         "/api/v1/stats" if method == Method::GET => json(StatusCode::OK, hub.calls.server_stats().to_string()),
-        "/api/v1/execute" if method == Method::POST => execute(hub, peer, request).await,
-        "/api/v1/stats" => not_allowed("GET"),
+        "/api/v1/doctor" if method == Method::GET => json(StatusCode::OK, hub.doctor().to_string()),
+        "/api/v1/execute" if method == Method::POST => execute(hub, hub.caller_at(Arc::clone(principal), peer), request).await,
+        "/api/v1/stats" | "/api/v1/doctor" => not_allowed("GET"),
         "/api/v1/execute" => not_allowed("POST"),
         _ => refused(
             StatusCode::NOT_FOUND,
             &CallError::Invalid(
-                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, /healthz, /readyz, and WebSocket upgrades".into(),
+                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, GET /api/v1/doctor, /healthz, /readyz, and WebSocket upgrades".into(),
             ),
         ),
     }
@@ -64,7 +75,7 @@ pub fn health(hub: &Hub, path: &str) -> Answered {
 }
 
 /// One call, answered when it has ended.
-async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answered {
+async fn execute(hub: &Hub, caller: Caller, request: Request<Incoming>) -> Answered {
     let body = Limited::new(request.into_body(), hub.limits.frame_bytes).collect();
     let body = match Deadline::after(BODY).limit(body).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -100,8 +111,8 @@ async fn execute(hub: &Hub, peer: IpAddr, request: Request<Incoming>) -> Answere
         Ok(options) => options,
         Err(text) => return invalid(text),
     };
-    let call = Call { tool: &execute.tool.0, arguments, extra: None, options };
-    let answer = match hub.calls.submit(&hub.caller_at(peer), call) {
+    let call = Call { id: None, tool: &execute.tool.0, arguments, extra: None, options };
+    let answer = match hub.calls.submit(&caller, call) {
         Submitted::Answered(answer) => answer,
         Submitted::Waiting(mut waiter) => waiter.answer().await,
     };

@@ -1,8 +1,15 @@
-//! The names of things: minted by the daemon, never taken from a client.
+//! The names of things: minted by the daemon, never taken from a client, but for the key of a client's session.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+mod session_key;
+
+pub use session_key::SessionKey;
+
+/// The name by which the commands introduce themselves.
+pub const CLI_NAME: &str = "inflightd-cli";
 
 /// Names one waiter: `req_<16 hex>_<epoch ms>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +31,11 @@ impl RequestId {
             return None;
         }
         Some(Self { random: u64::from_str_radix(random, 16).ok()?, minted_ms: minted.parse().ok()? })
+    }
+
+    /// Its random part, unlike any other's but for a chance of 1 in 2^64.
+    pub fn random(&self) -> u64 {
+        self.random
     }
 
     /// When it was minted, in milliseconds since 1970.

@@ -8,7 +8,7 @@
 //!   key         principal, session, tool, definition, digest of the canonical arguments
 //!   flights     key → join the flight in the air, or open one
 //!   Run         belongs to the daemon, to no connection
-//!     slot      its opener's client session
+//!     slot      its opener's client session, then its principal's own
 //!     queue     the provider's: bounded, by priority
 //!     permits   narrow to wide: provider, then global; one Lease, held until the work has really ended
 //!     invoke    within the Run's deadline
@@ -34,6 +34,8 @@ pub mod client;
 pub mod shim;
 
 pub mod proto;
+
+pub mod clients;
 
 pub mod health;
 

@@ -2,23 +2,28 @@
 //!
 //! Reading never holds callers up for longer than it takes to copy.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
-use crate::phase::Terminal;
+use crate::phase::{ExecutionState, Marks, Refusal, Terminal};
 use crate::telemetry::CallLog;
+
+pub mod executions;
+pub mod histogram;
+mod ring;
+
+pub use executions::{ExecutionTotals, Executions, Recent};
+pub use histogram::Durations;
+
+use histogram::Histogram;
+use ring::Ring;
 
 /// How many finished calls are kept for inspection.
 pub const KEPT_RECORDS: usize = 4096;
-
-/// How many Executions the averages are taken over.
-const AVERAGED_EXECUTIONS: usize = 1000;
 
 /// How a caller came to its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,35 +80,49 @@ pub struct Record {
     pub tool: Arc<str>,
     /// Who worked.
     pub provider: Option<Arc<str>>,
+    /// Which model answered or was asked, where that is known.
+    pub model: Option<Arc<str>>,
     /// How it came to its answer; none where it was refused before.
     pub role: Option<Role>,
     /// How it ended.
     pub terminal: Terminal,
     /// The error's code, if it is one.
     pub code: Option<&'static str>,
+    /// Why it was refused, if it was.
+    pub refusal: Option<Refusal>,
     /// Where its time went.
     pub spent: Spent,
+    /// Its Execution as it was then.
+    pub seen: Option<Seen>,
 }
 
-/// One finished Execution.
-#[derive(Debug, Clone, Copy)]
-struct Finished {
-    successful: bool,
-    took: Duration,
+/// An Execution, as one of its callers saw it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Where it was.
+    pub state: ExecutionState,
+    /// What it had entered when.
+    pub marks: Marks,
+    /// How long it had been under way when this caller came.
+    pub joined_after: Duration,
+    /// How long its work may take.
+    pub timeout: Duration,
 }
 
 /// Counts since the daemon started.
 #[derive(Debug, Default)]
 struct Counts {
-    calls: AtomicU64,
     executions: AtomicU64,
     joined: AtomicU64,
+    resumed: AtomicU64,
+    resumed_again: AtomicU64,
     cache_hits: AtomicU64,
     completed: AtomicU64,
     timeout: AtomicU64,
     error: AtomicU64,
     cancelled: AtomicU64,
     rejected: AtomicU64,
+    refusals: [AtomicU64; Refusal::ALL.len()],
 }
 
 /// The same, read at one time.
@@ -115,6 +134,10 @@ pub struct Totals {
     pub executions: u64,
     /// Calls that joined an Execution in the air.
     pub joined: u64,
+    /// Calls sent again that collected their execution or its outcome.
+    pub resumed: u64,
+    /// Calls sent again of which nothing was known, and which ran again: a model's answer may be billed twice.
+    pub resumed_again: u64,
     /// Calls that were answered from the cache.
     pub cache_hits: u64,
     /// Calls by how they ended.
@@ -127,25 +150,16 @@ pub struct Totals {
     pub cancelled: u64,
     /// See `completed`.
     pub rejected: u64,
-}
-
-/// The last Executions, summed up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Recent {
-    /// How many are summed up.
-    pub executions: usize,
-    /// How many of them had a reply.
-    pub successful: usize,
-    /// Their average duration; zero when there are none.
-    pub average: Duration,
+    /// Those of them by why, in the order of [`Refusal::ALL`].
+    pub refusals: [u64; Refusal::ALL.len()],
 }
 
 /// Records and counts of a daemon.
 #[derive(Debug)]
 pub struct Lifecycle {
     counts: Counts,
-    records: Mutex<VecDeque<Record>>,
-    finished: Mutex<VecDeque<Finished>>,
+    durations: Histogram,
+    records: Ring,
     draining: AtomicBool,
     started: Instant,
     log: CallLog,
@@ -156,8 +170,8 @@ impl Lifecycle {
     pub fn new(log: CallLog) -> Self {
         Self {
             counts: Counts::default(),
-            records: Mutex::new(VecDeque::with_capacity(KEPT_RECORDS)),
-            finished: Mutex::new(VecDeque::with_capacity(AVERAGED_EXECUTIONS)),
+            durations: Histogram::default(),
+            records: Ring::new(KEPT_RECORDS),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             log,
@@ -167,6 +181,16 @@ impl Lifecycle {
     /// A call came to share somebody's Execution.
     pub fn joined(&self) {
         self.counts.joined.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call that was sent again collected its Execution, or its outcome.
+    pub fn resumed(&self) {
+        self.counts.resumed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call was sent again, and nothing is known of the first time: it runs again.
+    pub fn resumed_again(&self) {
+        self.counts.resumed_again.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call was answered from the cache.
@@ -179,11 +203,6 @@ impl Lifecycle {
         self.counts.executions.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An Execution ended.
-    pub fn landed(&self, successful: bool, took: Duration) {
-        push_bounded(&mut self.finished.lock(), Finished { successful, took }, AVERAGED_EXECUTIONS);
-    }
-
     /// A waiter is done: its one terminal record.
     pub fn ended(&self, record: Record) {
         let counter = match record.terminal {
@@ -194,42 +213,55 @@ impl Lifecycle {
             Terminal::Rejected => &self.counts.rejected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        match record.refusal {
+            // What was refused took no time worth knowing, and would make every quantile look good.
+            Some(refusal) => {
+                if let Some(count) = self.counts.refusals.get(refusal.index()) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            None => self.durations.record(record.spent.total),
+        }
         self.log.write(&record);
-        push_bounded(&mut self.records.lock(), record, KEPT_RECORDS);
+        self.records.push(record);
     }
 
     /// The record of a finished call of this principal.
     pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Record> {
-        let records = self.records.lock();
-        records.iter().rev().find(|record| record.request == request && record.principal == who).cloned()
+        self.records.find(who, request)
     }
 
     /// The counts.
     pub fn totals(&self) -> Totals {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = &self.counts;
+        let [completed, timeout, error, cancelled, rejected] =
+            [&counts.completed, &counts.timeout, &counts.error, &counts.cancelled, &counts.rejected]
+                .map(read);
         Totals {
-            calls: read(&counts.calls),
+            calls: completed + timeout + error + cancelled + rejected,
             executions: read(&counts.executions),
             joined: read(&counts.joined),
+            resumed: read(&counts.resumed),
+            resumed_again: read(&counts.resumed_again),
             cache_hits: read(&counts.cache_hits),
-            completed: read(&counts.completed),
-            timeout: read(&counts.timeout),
-            error: read(&counts.error),
-            cancelled: read(&counts.cancelled),
-            rejected: read(&counts.rejected),
+            completed,
+            timeout,
+            error,
+            cancelled,
+            rejected,
+            refusals: std::array::from_fn(|place| counts.refusals.get(place).map_or(0, read)),
         }
     }
 
-    /// The last Executions.
-    pub fn recent(&self) -> Recent {
-        let finished = self.finished.lock();
-        let executions = finished.len();
-        let total: Duration = finished.iter().map(|each| each.took).sum();
-        let average =
-            u32::try_from(executions).ok().and_then(|count| total.checked_div(count)).unwrap_or_default();
-        Recent { executions, successful: finished.iter().filter(|each| each.successful).count(), average }
+    /// How long calls took, from first byte to answer: all that ended but those that were refused.
+    pub fn durations(&self) -> Durations {
+        self.durations.read()
+    }
+
+    /// Lines of the call log that were dropped, because they came faster than they could be written.
+    pub fn dropped_lines(&self) -> u64 {
+        self.log.dropped()
     }
 
     /// How long the daemon has been up.
@@ -253,9 +285,5 @@ impl Lifecycle {
     }
 }
 
-fn push_bounded<T>(queue: &mut VecDeque<T>, item: T, bound: usize) {
-    if queue.len() == bound {
-        queue.pop_front();
-    }
-    queue.push_back(item);
-}
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,12 +22,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::call::CallError;
+use crate::call::{CallError, Principal};
 use crate::door::Hub;
 use crate::http::{self, Answered};
 use crate::proto::mcp::Mcp;
 use crate::proto::op::Op;
-use crate::session;
+use crate::session::{self, Paced};
 use crate::tasks::TaskKind;
 
 mod guard;
@@ -46,6 +46,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 const RESERVED: usize = 4;
 /// tungstenite's buffers: its default of 128 KiB a connection is what idle clients would cost.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
+/// Which daemon took the upgrade: a shim warns when it is another version than its own.
+const VERSION: HeaderName = HeaderName::from_static("inflightd-version");
 /// After an error of accept (no file descriptor is left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,15 +57,34 @@ pub struct Listener {
     address: SocketAddr,
     hub: Arc<Hub>,
     gate: Arc<Gate>,
+    traffic: Arc<Traffic>,
+}
+
+/// Connections of one listener.
+#[derive(Debug)]
+pub struct Traffic {
     open: Arc<AtomicUsize>,
+    accepted: AtomicUsize,
+}
+
+impl Traffic {
+    /// Those that live.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// All there ever were.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Acquire)
+    }
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<AtomicUsize>);
+struct Open(Arc<Traffic>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -85,12 +106,18 @@ impl Listener {
     pub fn new(socket: TcpListener, hub: Arc<Hub>, allowed_origins: Vec<String>) -> std::io::Result<Self> {
         let address = socket.local_addr()?;
         let gate = Arc::new(Gate::new(address, allowed_origins));
-        Ok(Self { socket, address, hub, gate, open: Arc::default() })
+        let traffic = Arc::new(Traffic { open: Arc::clone(&hub.connections), accepted: AtomicUsize::new(0) });
+        Ok(Self { socket, address, hub, gate, traffic })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its connections.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// Accepts until told to stop.
@@ -111,8 +138,9 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, peer: IpAddr) {
-        let before = self.open.fetch_add(1, Ordering::AcqRel);
-        let open = Open(Arc::clone(&self.open));
+        self.traffic.accepted.fetch_add(1, Ordering::AcqRel);
+        let before = self.traffic.open.fetch_add(1, Ordering::AcqRel);
+        let open = Open(Arc::clone(&self.traffic));
         let limit = self.hub.limits.connections;
         if before >= limit + RESERVED {
             // Told without being read, and without a task.
@@ -149,7 +177,7 @@ async fn serve(stream: TcpStream, connection: Connection) {
         .timer(TokioTimer::new())
         .header_read_timeout(head)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Paced::new(stream)), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let closed = tokio::select! {
@@ -181,17 +209,17 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
         Err(reason) => return http::refused(StatusCode::BAD_REQUEST, &CallError::Invalid(reason.to_owned())),
     };
     match upgrade {
-        None if admitted(&connection.hub, &request, false) => {
-            http::route(&connection.hub, connection.peer, request).await
-        }
-        None => unauthorized(),
+        None => match admitted(&connection.hub, &request, false) {
+            Some(principal) => http::route(&connection.hub, connection.peer, &principal, request).await,
+            None => unauthorized(),
+        },
         Some(upgrade) => {
-            let has_token = admitted(&connection.hub, &request, true);
+            let principal = admitted(&connection.hub, &request, true);
             // Only the op protocol can bring its token later, in its hello; a wrong one is refused at once.
-            if !has_token && (upgrade.door == Door::Mcp || brings_token(&request)) {
+            if principal.is_none() && (upgrade.door == Door::Mcp || brings_token(&request)) {
                 return unauthorized();
             }
-            switch(connection, &mut request, upgrade, has_token)
+            switch(connection, &mut request, upgrade, principal)
         }
     }
 }
@@ -201,10 +229,10 @@ fn switch(
     connection: Arc<Connection>,
     request: &mut Request<Incoming>,
     upgrade: Upgrade,
-    has_token: bool,
+    principal: Option<Arc<Principal>>,
 ) -> Answered {
     let upgraded = hyper::upgrade::on(request);
-    let door = upgrade.door;
+    let (door, session_key) = (upgrade.door, upgrade.session);
     let hub = Arc::clone(&connection.hub);
     let config = socket_config(hub.limits.frame_bytes);
     let tasks = hub.tasks.clone();
@@ -212,11 +240,16 @@ fn switch(
         let Ok(upgraded) = upgraded.await else { return };
         let Some((stream, read)) = taken_over(upgraded) else { return };
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        let caller = hub.new_caller();
+        let admitted = principal.is_some();
+        let mut caller = hub.new_caller(principal.unwrap_or_else(|| Arc::clone(hub.auth.nobody())));
         match door {
-            Door::Mcp => session::serve(socket, Mcp::default(), hub, caller).await,
+            Door::Mcp => {
+                // The op protocol brings its key in its hello, once it is known who speaks.
+                caller.attachment = session_key.and_then(|key| hub.attach(&caller, key));
+                session::serve(socket, Mcp::default(), hub, caller).await;
+            }
             Door::Op => {
-                let op = Op::new(caller.session.id, has_token);
+                let op = Op::new(caller.session.id, admitted);
                 session::serve(socket, op, hub, caller).await;
             }
         }
@@ -229,6 +262,7 @@ fn switch(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept);
+    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     if door == Door::Mcp {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
     }
@@ -237,8 +271,8 @@ fn switch(
 
 /// The bare stream, and what was read of it already. hyper's own buffer of 8 KiB goes here: held on to, it would be
 /// the larger part of an idle connection.
-fn taken_over(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+fn taken_over(upgraded: Upgraded) -> Option<(Paced<TcpStream>, Vec<u8>)> {
+    let parts = upgraded.downcast::<TokioIo<Paced<TcpStream>>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
@@ -250,12 +284,11 @@ fn socket_config(frame_bytes: usize) -> WebSocketConfig {
         .max_frame_size(Some(frame_bytes))
 }
 
-/// Whether the request's token, if it needs one, is the right one. It may stand in the query of an upgrade, for
-/// clients that cannot set headers.
-fn admitted(hub: &Hub, request: &Request<Incoming>, upgrade: bool) -> bool {
+/// Whom the request's token stands for. It may stand in the query of an upgrade, for clients that cannot set headers.
+fn admitted(hub: &Hub, request: &Request<Incoming>, upgrade: bool) -> Option<Arc<Principal>> {
     let bearer = bearer(request);
     let query = if upgrade && bearer.is_none() { query_token(request) } else { None };
-    hub.auth.admits(bearer.or(query.as_deref()))
+    hub.auth.admit(bearer.or(query.as_deref())).cloned()
 }
 
 fn brings_token(request: &Request<Incoming>) -> bool {

@@ -91,6 +91,106 @@ impl Terminal {
     }
 }
 
+/// Why a call was refused before any work began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request itself does not do.
+    Invalid,
+    /// What it brings beside its arguments is too large.
+    Metadata,
+    /// There are as many Executions as there may be.
+    Sessions,
+    /// Its queue, or its part of it, is full, or so long that its turn would come too late.
+    Queue,
+    /// Too many wait for the same flight, or on the same connection.
+    Waiters,
+    /// The daemon is going down.
+    ShuttingDown,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Invalid, Self::Metadata, Self::Sessions, Self::Queue, Self::Waiters, Self::ShuttingDown];
+
+    /// Its name in statistics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Metadata => "metadata_size",
+            Self::Sessions => "max_sessions",
+            Self::Queue => "queue_full",
+            Self::Waiters => "max_waiters",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// Its place in [`Refusal::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Invalid => 0,
+            Self::Metadata => 1,
+            Self::Sessions => 2,
+            Self::Queue => 3,
+            Self::Waiters => 4,
+            Self::ShuttingDown => 5,
+        }
+    }
+}
+
+/// How an Execution ended: exactly one of these, the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutionEnd {
+    /// It has a reply.
+    Completed,
+    /// Its queue's or its work's time ran out. That is no error.
+    Timeout,
+    /// Its work failed, or its queue was full.
+    Error,
+    /// Nobody waited for it any more, or the daemon went down.
+    Cancelled,
+}
+
+impl ExecutionEnd {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Completed, Self::Timeout, Self::Error, Self::Cancelled];
+
+    /// Its place in [`ExecutionEnd::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Completed => 0,
+            Self::Timeout => 1,
+            Self::Error => 2,
+            Self::Cancelled => 3,
+        }
+    }
+}
+
+/// Where an Execution is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutionState {
+    /// It has its id, and waits for its turn.
+    Allocated,
+    /// Its provider was asked.
+    Processing,
+    /// It is over.
+    Ended(ExecutionEnd),
+}
+
+impl ExecutionState {
+    /// Its name on the wire.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Allocated => "allocated",
+            Self::Processing => "processing",
+            Self::Ended(ExecutionEnd::Completed) => "completed",
+            Self::Ended(ExecutionEnd::Timeout) => "timeout",
+            Self::Ended(ExecutionEnd::Error) => "error",
+            Self::Ended(ExecutionEnd::Cancelled) => "cancelled",
+        }
+    }
+}
+
 /// When each phase of one Execution was entered, readable while it runs.
 ///
 /// An array of instants: nothing is formatted before somebody asks.
@@ -99,24 +199,53 @@ pub struct Stages {
     start: Instant,
     /// Microseconds after `start`, plus one; zero means not yet.
     marks: [AtomicU64; Phase::ALL.len()],
+    /// The same for the first text that was told.
+    first_byte: AtomicU64,
+}
+
+/// The same, read at one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    phases: [u64; Phase::ALL.len()],
+    first_byte: u64,
 }
 
 impl Stages {
     /// Stages of an Execution that was received at `start`.
     pub fn new(start: Instant) -> Self {
-        let stages = Self { start, marks: Default::default() };
+        let stages = Self { start, marks: Default::default(), first_byte: AtomicU64::new(0) };
         stages.mark(Phase::Received, start);
         stages
     }
 
     /// Notes that `phase` was entered at `at`; only the first note counts.
     pub fn mark(&self, phase: Phase, at: Instant) {
-        let micros =
-            u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX - 1);
         if let Some(mark) = self.marks.get(phase.index())
             && mark.load(Ordering::Relaxed) == 0
         {
-            mark.store(micros + 1, Ordering::Relaxed);
+            mark.store(self.micros(at), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that text was told; only the first note counts, and only that one looks at the clock.
+    pub fn mark_first_byte(&self) {
+        if self.first_byte.load(Ordering::Relaxed) == 0 {
+            self.first_byte.store(self.micros(Instant::now()), Ordering::Relaxed);
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let micros = u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX);
+        micros.saturating_add(1)
+    }
+
+    /// All marks as they are now.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            phases: std::array::from_fn(|place| {
+                self.marks.get(place).map_or(0, |mark| mark.load(Ordering::Relaxed))
+            }),
+            first_byte: self.first_byte.load(Ordering::Relaxed),
         }
     }
 
@@ -127,8 +256,7 @@ impl Stages {
 
     /// How long after the start `phase` was entered.
     pub fn at(&self, phase: Phase) -> Option<Duration> {
-        let micros = self.marks.get(phase.index())?.load(Ordering::Relaxed);
-        micros.checked_sub(1).map(Duration::from_micros)
+        after_start(self.marks.get(phase.index())?.load(Ordering::Relaxed))
     }
 
     /// The last phase entered.
@@ -145,9 +273,44 @@ impl Stages {
     }
 }
 
+impl Marks {
+    /// How long after the start `phase` was entered.
+    pub fn at(&self, phase: Phase) -> Option<Duration> {
+        after_start(*self.phases.get(phase.index())?)
+    }
+
+    /// How long after the start the first text was told.
+    pub fn first_byte(&self) -> Option<Duration> {
+        after_start(self.first_byte)
+    }
+
+    /// How many phases were entered and notes taken.
+    pub fn entered(&self) -> u64 {
+        let entered = |mark: &u64| u64::from(*mark > 0);
+        self.phases.iter().map(entered).sum::<u64>() + entered(&self.first_byte)
+    }
+}
+
+fn after_start(mark: u64) -> Option<Duration> {
+    mark.checked_sub(1).map(Duration::from_micros)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_are_a_copy_that_counts_what_was_entered() {
+        let start = Instant::now();
+        let stages = Stages::new(start);
+        let before = stages.marks();
+        stages.mark(Phase::Queued, start + Duration::from_millis(2));
+        stages.mark_first_byte();
+        assert_eq!((before.entered(), before.at(Phase::Queued), before.first_byte()), (1, None, None));
+        let after = stages.marks();
+        assert_eq!((after.entered(), after.at(Phase::Queued)), (3, Some(Duration::from_millis(2))));
+        assert!(after.first_byte().is_some());
+    }
 
     #[test]
     fn a_phase_keeps_its_first_mark() {

@@ -3,20 +3,26 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::call::{Answer, CallError, Options};
-use crate::config::{Ladder, Secret};
+use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
+use crate::clients::Clients;
+use crate::config::Ladder;
+use crate::ids::{SessionKey, epoch_ms};
 use crate::provider::push_json_string;
-use crate::tool::{Insight, Registry};
+use crate::tool::{Insight, Registry, Tool};
 
+mod auth;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod op;
+
+pub use auth::Auth;
 
 /// What a dialect may look at while it reads a frame.
 pub struct View<'a> {
@@ -28,8 +34,25 @@ pub struct View<'a> {
     pub ladder: &'a Ladder,
     /// Who may come in.
     pub auth: &'a Auth,
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// Who the clients are, and when they give up.
+    pub clients: &'a Clients,
     /// Whether a request that is answered in turn is served at once.
     pub turn: Turn,
+}
+
+impl<'a> View<'a> {
+    /// The tools that are there for who asks, in the order in which they are listed.
+    pub fn tools(&self) -> impl Iterator<Item = &'a Arc<Tool>> {
+        let principal = self.principal;
+        self.registry.tools().iter().filter(|tool| principal.allows(&tool.name))
+    }
+
+    /// What calling a tool that is not there for who asks is answered with.
+    pub fn no_such_tool(&self, name: &str) -> CallError {
+        no_such_tool(self.registry, self.principal, name)
+    }
 }
 
 /// How many requests of one connection may wait for their turn. A client that takes one answer for each request sends one
@@ -45,34 +68,6 @@ pub enum Turn {
     Taken,
     /// Too many wait already: it can only be refused, in turn.
     Full,
-}
-
-/// Checks tokens, in constant time.
-#[derive(Debug, Clone, Default)]
-pub struct Auth {
-    token: Option<blake3::Hash>,
-}
-
-impl Auth {
-    /// Only who brings this token comes in; everybody, where there is none.
-    pub fn new(token: Option<&Secret>) -> Self {
-        Self { token: token.map(|token| blake3::hash(token.reveal().as_bytes())) }
-    }
-
-    /// Whether callers must bring a token.
-    pub fn required(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// Whether this is the token, or none is needed.
-    pub fn admits(&self, token: Option<&str>) -> bool {
-        match (&self.token, token) {
-            (None, _) => true,
-            // Hashes are compared in constant time.
-            (Some(expected), Some(token)) => *expected == blake3::hash(token.as_bytes()),
-            (Some(_), None) => false,
-        }
-    }
 }
 
 /// Why a connection is closed, by its WebSocket close code.
@@ -122,6 +117,15 @@ pub enum Request<'a> {
     Nothing,
     /// This answer, at once.
     Reply(String),
+    /// This answer to the client's introduction.
+    Welcome {
+        /// The answer.
+        text: String,
+        /// For whom calls are made from here on, where the introduction said so.
+        principal: Option<Arc<Principal>>,
+        /// Under which key what the client may lose is kept for it, where it brought one.
+        key: Option<SessionKey>,
+    },
     /// This answer, behind those before it.
     ReplyInTurn(String),
     /// Nothing yet: the frame is read again when its turn has come.
@@ -166,11 +170,17 @@ pub struct Ticket {
     /// What progress goes by, as JSON text; none: no progress is wanted.
     pub progress: Option<Box<str>>,
     /// Progress messages sent so far.
-    pub told: u32,
+    pub told: u64,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
     /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
     pub in_turn: bool,
+}
+
+/// Where the numbers of a call's progress messages begin. They must rise; how far they had come for a call that was
+/// sent before nobody knows, but never more than one came each millisecond.
+fn told_before(resume: bool) -> u64 {
+    if resume { epoch_ms() } else { 0 }
 }
 
 /// One language of clients.
@@ -246,6 +256,32 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// Who a client says it is.
+#[derive(Debug, Default, Deserialize)]
+pub struct ClientInfo<'a> {
+    /// What it is called.
+    #[serde(borrow, default)]
+    pub name: Option<Str<'a>>,
+    /// Which one it is.
+    #[serde(borrow, default)]
+    pub version: Option<Str<'a>>,
+}
+
+impl<'a> ClientInfo<'a> {
+    /// Reads it; what does not fit says nothing, which is no reason to refuse the client.
+    pub fn read(text: &'a str) -> Self {
+        read_object(text).unwrap_or_default()
+    }
+
+    /// Its name and version, empty where it says none.
+    pub fn parts(&self) -> (&str, &str) {
+        (
+            self.name.as_ref().map_or("", |name| &name.0),
+            self.version.as_ref().map_or("", |version| &version.0),
+        )
+    }
+}
+
 /// Reads a JSON object.
 pub fn read_object<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     serde_json::from_str(text).map(|Object(read)| read)
@@ -301,15 +337,5 @@ mod tests {
             text
         };
         assert_eq!([of(0), of(7), of(1000), of(1_234_050)], ["0", "0.007", "1", "1234.050"]);
-    }
-
-    #[test]
-    fn only_the_token_itself_comes_in() {
-        let auth = Auth::new(Some(&Secret::new("0123456789abcdef")));
-        assert!(auth.admits(Some("0123456789abcdef")));
-        for wrong in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdef ")] {
-            assert!(!auth.admits(wrong));
-        }
-        assert!(Auth::new(None).admits(None));
     }
 }

@@ -11,23 +11,25 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
-use crate::deadline::Deadline;
 use crate::door::{Closed, Hub};
 use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
 
+mod good_bye;
 mod line;
 mod outbox;
+mod paced;
 mod pulse;
 mod under_way;
 
+use good_bye::{End, broken};
 use line::{Line, Next};
 use outbox::Outbox;
+pub use paced::{Paced, ReadReady};
 use pulse::{Beat, Pulse};
 use under_way::{CallUnderWay, Happened, UnderWay};
 
@@ -37,30 +39,11 @@ const READ_BATCH: usize = 64;
 /// Calls under way on one connection. More would be one client's mistake, paid for by all.
 const CALLS_UNDER_WAY: usize = 1024;
 
-/// How long a closing connection may take to say good-bye.
-const GOOD_BYE: Duration = Duration::from_secs(2);
+/// How long a peer with a full queue may take to read on, before it is closed as one that does not read.
+const DOES_NOT_READ: Duration = Duration::from_secs(5);
 
 /// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
 const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
-
-/// A stream that can say, without being read, whether reading it may bring something.
-pub trait ReadReady: AsyncRead + AsyncWrite + Unpin {
-    /// Ready, or the task is woken once it is. Saying ready too often costs time, never bytes.
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-impl ReadReady for tokio::net::TcpStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is found, and handled, by whoever reads next.
-        Self::poll_read_ready(self, cx).map(|_| ())
-    }
-}
-
-impl ReadReady for tokio::io::DuplexStream {
-    fn poll_read_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-}
 
 /// Serves one WebSocket until it ends.
 pub async fn serve<S, D>(socket: WebSocketStream<S>, dialect: D, hub: Arc<Hub>, caller: Caller)
@@ -84,6 +67,7 @@ where
         read_in_a_row: 0,
         dry: false,
         woken: true,
+        stalled: None,
     };
     loop {
         let event = std::future::poll_fn(|cx| session.event(cx)).await;
@@ -111,6 +95,14 @@ struct Session<S, D> {
     dry: bool,
     /// The task was woken since the timer was last looked at.
     woken: bool,
+    /// The peer has as much waiting as it may.
+    stalled: Option<Stalled>,
+}
+
+/// How far a peer had read when it was last seen to, and how long it may take to read on.
+struct Stalled {
+    written: (u64, usize),
+    timer: Timer,
 }
 
 /// What can happen to a session.
@@ -130,14 +122,6 @@ enum Event {
     Closing,
 }
 
-/// How a session ends.
-enum End {
-    /// The connection is gone; nothing can be said.
-    Gone,
-    /// With this close code.
-    Close(Close),
-}
-
 impl<S, D> Session<S, D>
 where
     S: ReadReady,
@@ -145,9 +129,16 @@ where
 {
     /// The next event. Results come before the close, and reading before flushing.
     fn event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.outbox.overflowed() {
-            return Poll::Ready(Event::Overflow);
+        if self.outbox.is_full() {
+            match self.flush(cx) {
+                Poll::Ready(Some(event)) => return Poll::Ready(event),
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            if self.outbox.is_full() {
+                return self.wait_for_reader(cx);
+            }
         }
+        self.stalled = None;
         let enough = self.read_in_a_row >= READ_BATCH;
         if !enough && let Poll::Ready(event) = self.read(cx) {
             return Poll::Ready(event);
@@ -180,6 +171,25 @@ where
                 Poll::Pending
             }
         }
+    }
+
+    /// The peer has as much waiting as it may. Nothing more is read or answered until it has taken some; one that
+    /// takes nothing for a while does not read.
+    fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let written = (self.socket.get_ref().written(), self.outbox.bytes());
+        let fresh = || Stalled { written, timer: Box::pin(tokio::time::sleep(DOES_NOT_READ)) };
+        let stalled = self.stalled.get_or_insert_with(fresh);
+        if stalled.written != written {
+            *stalled = fresh();
+        }
+        if stalled.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Overflow);
+        }
+        if self.is_closing(cx) {
+            return Poll::Ready(Event::Closing);
+        }
+        self.woken = true;
+        Poll::Pending
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
@@ -285,7 +295,7 @@ where
     }
 
     fn text(&mut self, text: &Utf8Bytes, turn: Turn) -> Option<End> {
-        let request = self.dialect.read(text, &View { turn, ..self.hub.view() });
+        let request = self.dialect.read(text, &View { turn, ..self.hub.view(&self.caller.principal) });
         if let Request::Wait = request {
             self.line.wait(text.clone());
             return None;
@@ -318,11 +328,19 @@ where
         match request {
             Request::Nothing | Request::Wait => None,
             Request::ReplyInTurn(text) => self.reply_in_turn(text),
-            Request::Reply(text) => {
-                self.outbox.push(text);
-                if !self.dialect.awaits_hello() {
-                    self.pulse.greeted();
+            Request::Welcome { text, principal, key } => {
+                // First for whom: what is kept under a key is kept for one principal.
+                if let Some(principal) = principal {
+                    self.caller.principal = principal;
                 }
+                if let Some(key) = key {
+                    self.caller.attachment = self.hub.attach(&self.caller, key);
+                }
+                self.reply(text);
+                None
+            }
+            Request::Reply(text) => {
+                self.reply(text);
                 None
             }
             Request::ReplyThenClose(text, close) => {
@@ -337,6 +355,9 @@ where
             Request::Cancel { id, acknowledge, in_turn } => {
                 if let Some(call) = self.under_way.find(&id, in_turn) {
                     call.waiter.cancel_handle().cancel();
+                } else if let Some(attachment) = &self.caller.attachment {
+                    // Begun over a connection that is lost.
+                    attachment.cancel(&id);
                 }
                 let acknowledge = acknowledge?;
                 if in_turn {
@@ -345,6 +366,13 @@ where
                 self.outbox.push(acknowledge);
                 None
             }
+        }
+    }
+
+    fn reply(&mut self, text: String) {
+        self.outbox.push(text);
+        if !self.dialect.awaits_hello() {
+            self.pulse.greeted();
         }
     }
 
@@ -364,7 +392,8 @@ where
         if let Some(accepted) = self.dialect.accepted(&ticket, patience) {
             self.outbox.push(accepted);
         }
-        let call = Call { tool: &tool, arguments, extra: extra.as_deref(), options };
+        let id = ticket.id.as_deref();
+        let call = Call { id, tool: &tool, arguments, extra: extra.as_deref(), options };
         match self.hub.calls.submit(&self.caller, call) {
             Submitted::Answered(answer) => {
                 if let Some(text) = self.dialect.answer(&ticket, &answer) {
@@ -434,34 +463,6 @@ where
             self.pulse.wants_heartbeat();
         }
     }
-
-    /// Says good-bye as far as the peer listens, within a bound; calls under way are left by being dropped.
-    async fn good_bye(mut self, end: End) {
-        let End::Close(close) = end else { return };
-        let (code, reason) = close.frame();
-        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
-        let farewell = async {
-            let mut stopped = false;
-            std::future::poll_fn(|cx| match self.flush(cx) {
-                Poll::Ready(event) => {
-                    stopped = event.is_some();
-                    Poll::Ready(())
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await;
-            if !stopped && self.socket.close(Some(frame)).await.is_ok() {
-                // Read on until the peer has answered: a socket closed over unread bytes resets, and takes the
-                // close frame with it.
-                while let Some(Ok(_)) =
-                    std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
-                {
-                }
-            }
-        };
-        // A peer that does not read gets no good-bye.
-        let _ = Deadline::after(GOOD_BYE).limit(farewell).await;
-    }
 }
 
 fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, message: &str) {
@@ -472,19 +473,6 @@ fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, m
     call.told_at = Instant::now();
     if let Some(text) = dialect.progress(&call.ticket, message) {
         outbox.push(text);
-    }
-}
-
-/// What a protocol violation is answered with.
-fn broken(error: &tungstenite::Error) -> End {
-    match error {
-        tungstenite::Error::Capacity(_) => End::Close(Close::TooBig),
-        tungstenite::Error::Utf8(_) => End::Close(Close::NotText),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            End::Gone
-        }
-        tungstenite::Error::Protocol(_) => End::Close(Close::ProtocolError),
-        _ => End::Gone,
     }
 }
 

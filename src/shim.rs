@@ -11,13 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Endpoint;
+use crate::ids::SessionKey;
 
 mod answer;
 mod bridge;
 mod envelope;
 mod lines;
 mod link;
+mod mark;
 mod output;
+mod spawn;
 mod state;
 
 use answer::Refusal;
@@ -25,6 +28,7 @@ use bridge::Bridge;
 use lines::{Line, MAX_LINE_BYTES};
 use link::Link;
 use output::Output;
+use spawn::Spawner;
 
 /// How long messages wait for a daemon that is starting, or starting again.
 const WAIT: Duration = Duration::from_secs(10);
@@ -46,21 +50,47 @@ pub enum End {
 
 /// Why the shim did not start.
 #[derive(Debug, thiserror::Error)]
-#[error("start a thread of the shim")]
-pub struct StartError(#[from] io::Error);
+pub enum StartError {
+    /// No thread was to be had.
+    #[error("start a thread of the shim")]
+    Thread(#[from] io::Error),
+    /// The system has no random bits.
+    #[error("mint a session key")]
+    Random(#[source] getrandom::Error),
+    /// A daemon is to be started, on another machine.
+    #[error("start a daemon at {0}: --spawn does so only on a loopback address")]
+    NotLocal(String),
+}
 
-/// Runs until the client is gone, which is the only way to end it.
-pub fn run(endpoint: Endpoint) -> Result<End, StartError> {
+/// Runs until the client is gone, which is the only way to end it. `spawn`: starts a daemon if none answers.
+///
+/// # Errors
+/// It cannot start.
+pub fn run(endpoint: Endpoint, spawn: bool) -> Result<End, StartError> {
     let parent = Parent::now();
+    let spawner = match (spawn, endpoint.local_address()) {
+        (false, _) => None,
+        (true, Some(listen)) => Some(Spawner::new(listen)),
+        (true, None) => return Err(StartError::NotLocal(endpoint.to_string())),
+    };
+    let endpoint = endpoint.with_session(mint()?);
     let output = Output::new(Box::new(io::stdout()));
-    let (bridge, ended) = start(endpoint, WAIT, Box::new(io::stdin()), output)?;
+    let (bridge, ended) = start(endpoint, spawner, WAIT, Box::new(io::stdin()), output)?;
     let end = watch(&ended, &parent);
     bridge.close();
     Ok(end)
 }
 
+/// 128 bits that nobody can guess.
+fn mint() -> Result<SessionKey, StartError> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(StartError::Random)?;
+    Ok(SessionKey::new(u128::from_ne_bytes(bits)))
+}
+
 fn start(
     endpoint: Endpoint,
+    spawner: Option<Spawner>,
     wait: Duration,
     input: Box<dyn Read + Send>,
     output: Output,
@@ -70,7 +100,7 @@ fn start(
     let bridge = Arc::new(Bridge::new(Instant::now() + wait, output));
     let (leave, shared) = (Leave(ends.clone()), Arc::clone(&bridge));
     thread::Builder::new().name("daemon".to_owned()).spawn(move || {
-        Link::new(&shared, &endpoint, wait).keep();
+        Link::new(&shared, &endpoint, wait, spawner).keep();
         leave.because(End::OutputClosed);
     })?;
     let (leave, shared) = (Leave(ends), Arc::clone(&bridge));
@@ -184,7 +214,7 @@ mod tests {
         let endpoint = Endpoint::parse(&url, None).unwrap();
         let output = Output::new(Box::new(Written(written)));
         let input = Box::new(Cursor::new(request));
-        let (_bridge, ended) = start(endpoint, Duration::ZERO, input, output).unwrap();
+        let (_bridge, ended) = start(endpoint, None, Duration::ZERO, input, output).unwrap();
         let answer: serde_json::Value =
             serde_json::from_slice(&read.recv_timeout(Duration::from_secs(30)).unwrap()).unwrap();
         assert_eq!(answer["error"]["code"], -32018);

@@ -54,6 +54,7 @@ struct Shared {
     lines: Mutex<Lines>,
     come: Condvar,
     gone: Condvar,
+    /// Since the start.
     dropped: AtomicU64,
 }
 
@@ -70,13 +71,17 @@ impl CallLog {
     }
 
     /// A log that writes to stderr, where `level` asks for a line each call.
-    pub fn start(format: LogFormat, level: LogLevel) -> Self {
+    ///
+    /// `principals` are the names by their ids; a line says whose call it was where there are several.
+    pub fn start(format: LogFormat, level: LogLevel, principals: Vec<Box<str>>) -> Self {
         if level < LogLevel::Info {
             return Self::off();
         }
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
-        let started = std::thread::Builder::new().name("call-log".into()).spawn(move || writer.run(format));
+        let started = std::thread::Builder::new()
+            .name("call-log".into())
+            .spawn(move || writer.run(format, &principals));
         match started {
             Ok(_) => Self { shared: Some(shared) },
             Err(error) => {
@@ -102,6 +107,11 @@ impl CallLog {
         }
     }
 
+    /// Lines that were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
+    }
+
     /// Waits until what was queued is written, two seconds at most.
     pub fn flush(&self) {
         let Some(shared) = &self.shared else { return };
@@ -115,9 +125,10 @@ impl CallLog {
 }
 
 impl Shared {
-    fn run(&self, format: LogFormat) {
+    fn run(&self, format: LogFormat, principals: &[Box<str>]) {
         let mut text = String::new();
         let mut batch = Vec::new();
+        let mut complained = 0;
         loop {
             let mut lines = self.lines.lock();
             while lines.waiting.is_empty() {
@@ -131,12 +142,14 @@ impl Shared {
             drop(lines);
             text.clear();
             for record in batch.drain(..) {
-                line(&mut text, &record, format);
+                line(&mut text, &record, format, principals);
             }
-            let dropped = self.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
+            let dropped = self.dropped.load(Ordering::Relaxed);
+            if dropped > complained {
+                let dropped = dropped - complained;
                 tracing::warn!(dropped, "call log: lines came faster than they could be written");
             }
+            complained = dropped;
             // A log that cannot be written cannot be complained about.
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
             self.lines.lock().writing = false;
@@ -145,15 +158,19 @@ impl Shared {
     }
 }
 
-/// Appends a call's line. Every text in it is the daemon's own.
-fn line(out: &mut String, record: &Record, format: LogFormat) {
+/// Appends a call's line. Every text in it is the daemon's own, but for the model's name.
+fn line(out: &mut String, record: &Record, format: LogFormat, principals: &[Box<str>]) {
+    let model = record.model.as_deref().map(loggable);
     let ended_ms = record.request.minted_ms() + millis(record.spent.total);
-    let fields: [(&str, Option<&str>); 5] = [
+    let principal = usize::try_from(record.principal.0).ok().and_then(|at| principals.get(at));
+    let fields: [(&str, Option<&str>); 7] = [
+        ("principal", principal.filter(|_| principals.len() > 1).map(|name| &**name)),
         ("tool", Some(&record.tool)),
         ("outcome", Some(record.terminal.label())),
         ("code", record.code),
         ("role", record.role.map(crate::lifecycle::Role::label)),
         ("provider", record.provider.as_deref()),
+        ("model", model.as_deref()),
     ];
     let spent = record.spent;
     let times = [
@@ -168,6 +185,9 @@ fn line(out: &mut String, record: &Record, format: LogFormat) {
         LogFormat::Text => {
             push_timestamp(out, ended_ms);
             let _ = write!(out, "  INFO call request={}", record.request);
+            if let Some(execution) = record.execution {
+                let _ = write!(out, " session={execution}");
+            }
             for (name, value) in fields {
                 let Some(value) = value else { continue };
                 let _ = write!(out, " {name}={value}");
@@ -197,6 +217,13 @@ fn line(out: &mut String, record: &Record, format: LogFormat) {
     }
 }
 
+/// A model's name comes from a caller or a provider: what could break a line, or make one endless, is left out.
+fn loggable(name: &str) -> String {
+    const LONGEST: usize = 128;
+    let fits = |c: &char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+    name.chars().filter(fits).take(LONGEST).collect()
+}
+
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -224,6 +251,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_says_whose_call_it_was_where_there_are_several() {
+        let record = Record {
+            request: crate::ids::RequestId::mint(),
+            execution: None,
+            principal: crate::ids::PrincipalId(1),
+            tool: Arc::from("echo"),
+            provider: None,
+            model: None,
+            role: None,
+            terminal: crate::phase::Terminal::Completed,
+            code: None,
+            refusal: None,
+            spent: crate::lifecycle::Spent::default(),
+            seen: None,
+        };
+        let line = |format, names: &[&str]| {
+            let names: Vec<Box<str>> = names.iter().map(|name| Box::from(*name)).collect();
+            let mut text = String::new();
+            super::line(&mut text, &record, format, &names);
+            text
+        };
+        assert!(line(LogFormat::Text, &["local", "ci"]).contains(" principal=ci tool=echo"));
+        assert!(line(LogFormat::Json, &["local", "ci"]).contains("\"principal\":\"ci\""));
+        assert!(!line(LogFormat::Text, &["local"]).contains("principal"));
+    }
+
+    #[test]
     fn dates_are_right_across_leap_days() {
         let of = |epoch_ms| {
             let mut text = String::new();
@@ -234,5 +288,38 @@ mod tests {
         assert_eq!(of(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(of(1_795_229_575_123), "2026-11-21T02:52:55.123Z");
         assert_eq!(of(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+    }
+
+    #[test]
+    fn a_line_says_where_the_time_went_and_no_model_can_break_it() {
+        use crate::ids::{ExecutionId, PrincipalId, RequestId};
+        use crate::lifecycle::{Role, Spent};
+        use crate::phase::Terminal;
+        let ms = Duration::from_millis;
+        let record = Record {
+            request: RequestId::mint(),
+            execution: Some(ExecutionId::mint()),
+            principal: PrincipalId(0),
+            tool: Arc::from("chat"),
+            provider: Some(Arc::from("kimi")),
+            model: Some(Arc::from("k2\" \n,\"tool\":\"x\\")),
+            role: Some(Role::Leader),
+            terminal: Terminal::Completed,
+            code: None,
+            refusal: None,
+            spent: Spent { total: ms(100), queue: ms(20), permit: ms(10), provider: ms(65) },
+            seen: None,
+        };
+        let mut text = String::new();
+        line(&mut text, &record, LogFormat::Json, &[]);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&json["tool"], &json["model"]), (&"chat".into(), &"k2,tool:x".into()));
+        let times = ["total_ms", "queue_ms", "permit_ms", "provider_ms", "overhead_ms"];
+        assert_eq!(times.map(|time| json[time].to_string()), ["100.0", "20.0", "10.0", "65.0", "5.0"]);
+        text.clear();
+        line(&mut text, &record, LogFormat::Text, &[]);
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains(&format!(" session={} ", json["session"].as_str().unwrap())));
+        assert!(text.ends_with(" model=k2,tool:x total_ms=100.000 queue_ms=20.000 permit_ms=10.000 provider_ms=65.000 overhead_ms=5.000\n"));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jsonschema::error::ValidationErrorKind;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -153,9 +154,21 @@ impl Tool {
         }
         let Some(error) = self.validator.iter_errors(arguments).next() else { return Ok(()) };
         let pointer = error.instance_path().to_string();
-        let path = pointer.trim_start_matches('/');
-        let path = if path.is_empty() { "arguments" } else { path };
-        Err(Misfit { path: path.into(), message: error.masked_with("the value").to_string() })
+        let mut path = pointer.trim_start_matches('/').to_owned();
+        // The member that is missing, or is one too many, stands in the error and not in its place.
+        let member = match error.kind() {
+            ValidationErrorKind::Required { property } => property.as_str().map(str::to_owned),
+            ValidationErrorKind::AdditionalProperties { unexpected } => unexpected.first().cloned(),
+            _ => None,
+        };
+        if let Some(member) = member {
+            let between = if path.is_empty() { "" } else { "/" };
+            path = format!("{path}{between}{}", member.chars().take(64).collect::<String>());
+        }
+        if path.is_empty() {
+            path.push_str("arguments");
+        }
+        Err(Misfit { path, message: error.masked_with("the value").to_string() })
     }
 }
 

@@ -24,6 +24,7 @@ const ORDER: &[Line] = &[
     Line::Apart(&["shim"]),
     Line::Apart(&["client"]),
     Line::Apart(&["proto"]),
+    Line::Apart(&["clients"]),
     Line::Apart(&["health"]),
     Line::Apart(&["call"]),
     Line::Apart(&["tool"]),

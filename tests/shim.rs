@@ -159,24 +159,95 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_served() {
 }
 
 #[test]
-fn a_call_whose_daemon_dies_is_answered_with_a_typed_error() {
+fn a_call_whose_daemon_does_not_come_back_is_answered_with_a_typed_error() {
     let daemon = Daemon::start();
     let mut shim = Shim::start(&daemon);
     let mut peer = daemon.accept();
+    greet(&shim, &mut peer);
     shim.send(CALL);
     shim.send(r#"{"id":5,"method":"tools/list"}"#);
-    peer.text();
-    peer.text();
-    drop((daemon, peer));
+    shim.send(PING);
+    (0..3).for_each(|_| drop(peer.text()));
+    drop(peer);
+    // The shim itself answers whether it lives.
+    assert_eq!(shim.json(), json!({"jsonrpc": "2.0", "id": 99, "result": {}}));
+    // A daemon that does not let it in is as good as none, and there is nothing to wait for.
+    daemon.refuse("401 Unauthorized");
     let call = shim.json();
     assert_eq!((&call["id"], &call["error"]["code"]), (&json!("c"), &json!(-32017)));
     assert_eq!(call["error"]["data"], json!({"code": "OUTCOME_UNKNOWN", "retryable": false}));
     let list = shim.json();
-    assert_eq!((&list["id"], &list["error"]["code"]), (&json!(5), &json!(-32018)));
-    // The daemon is away now, for certain.
+    assert_eq!((&list["id"], &list["error"]["code"]), (&json!(5), &json!(-32019)));
     shim.send(PING);
     assert_eq!(shim.json(), json!({"jsonrpc": "2.0", "id": 99, "result": {}}));
     assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn what_was_in_flight_is_sent_again_with_the_mark_as_its_only_change() {
+    const ODD: &str = r#"{"jsonrpc":"2.0","id":1e2,"method":"tools/call","params":{"name":"x", "_meta":{ "progressToken":7},"arguments":{"n":18446744073709551616}}}"#;
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    let key = peer.session.clone().unwrap();
+    assert!(key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+    for line in [ODD, CALL, r#"{"id":5,"method":"tools/list"}"#] {
+        shim.send(line);
+        assert_eq!(peer.text(), line);
+    }
+    peer.answer(&json!("c"), &json!({}));
+    assert_eq!(shim.json()["id"], "c");
+    drop(peer);
+    let mut peer = daemon.accept();
+    assert_eq!(peer.session.as_deref(), Some(&*key));
+    assert_eq!(peer.text(), ODD.replace(r#""_meta":{ "#, r#""_meta":{"inflightd/resume":true, "#));
+    assert_eq!(peer.text(), r#"{"id":5,"method":"tools/list"}"#);
+    peer.send(r#"{"jsonrpc":"2.0","id":1e2,"result":{}}"#);
+    assert_eq!(shim.line(), r#"{"jsonrpc":"2.0","id":1e2,"result":{}}"#);
+    // A new call is a new call.
+    shim.send(CALL);
+    assert_eq!(peer.text(), CALL);
+    peer.answer(&json!(5), &json!({}));
+    assert_eq!(shim.json()["id"], 5);
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_call_taken_back_while_the_daemon_is_away_reaches_nobody() {
+    const CANCEL: &str = r#"{"method":"notifications/cancelled","params":{"requestId":"c"}}"#;
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    greet(&shim, &mut peer);
+    shim.send(CALL);
+    shim.send(PING);
+    (0..2).for_each(|_| drop(peer.text()));
+    drop(peer);
+    // Answered by the shim: the connection is lost, for certain.
+    assert_eq!(shim.json()["id"], 99);
+    shim.send(CANCEL);
+    shim.send(PING);
+    assert_eq!(shim.json()["id"], 99);
+    let mut peer = daemon.accept();
+    assert_eq!(peer.text(), CANCEL);
+    peer.answer(&json!("c"), &json!({}));
+    peer.send(r#"{"method":"notifications/greeting"}"#);
+    assert_eq!(shim.json()["method"], "notifications/greeting");
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn a_daemon_of_another_version_is_warned_of_once() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    drop(daemon.accept_as(Some(env!("CARGO_PKG_VERSION"))));
+    drop(daemon.accept_as(Some("0.0.7")));
+    let mut peer = daemon.accept_as(Some("0.0.7"));
+    greet(&shim, &mut peer);
+    assert!(shim.finish().0.is_empty());
+    let warned = shim.rest_of_stderr();
+    let warned: Vec<_> = warned.iter().filter(|line| line.contains("0.0.7")).collect();
+    assert!(warned.len() == 1 && warned[0].contains(env!("CARGO_PKG_VERSION")), "{warned:?}");
 }
 
 #[test]

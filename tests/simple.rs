@@ -169,7 +169,7 @@ impl Daemon {
     /// A connection without a socket, for tests that drive the clock.
     async fn pipe(&self) -> WebSocketStream<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let caller = self.hub().new_caller();
+        let caller = self.hub().new_caller(Arc::clone(&self.hub().auth.principals()[0]));
         let op = Op::new(caller.session.id, true);
         let hub = Arc::clone(self.hub());
         let server = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::call::caller::Caller;
 use crate::call::flight::Flight;
 use crate::call::outcome::CallError;
 use crate::call::queue::{Claim, Permit, Pool};
 use crate::deadline::Deadline;
-use crate::ids::{ClientSessionId, PrincipalId};
 
 /// What one Run may wait, and as whom it waits.
 pub(super) struct Budget<'a> {
     /// Whose Run it is: its class is the highest of its waiters', whenever they come.
     pub(super) flight: &'a Flight,
-    /// For whom.
-    pub(super) principal: PrincipalId,
-    /// Its opener's session.
-    pub(super) session: ClientSessionId,
+    /// Its opener.
+    pub(super) caller: &'a Caller,
     /// When the waiting began.
     pub(super) since: Instant,
     /// When it must be over.
@@ -51,11 +49,22 @@ impl Budget<'_> {
         Ok((permit, Instant::now()))
     }
 
+    /// The same, where there is such a pool.
+    pub(super) async fn turn_if(
+        &self,
+        pool: Option<&Arc<Pool>>,
+        now: Instant,
+    ) -> Result<(Option<Permit>, Instant), CallError> {
+        let Some(pool) = pool else { return Ok((None, now)) };
+        let (permit, at) = self.turn(pool, now).await?;
+        Ok((Some(permit), at))
+    }
+
     fn claim(&self) -> Claim {
         let (class, of_use_until) = self.flight.claims();
         Claim {
-            principal: self.principal,
-            session: self.session,
+            principal: self.caller.principal.id,
+            session: self.caller.session.id,
             class,
             since: self.since,
             until: of_use_until.map_or(self.until, |until| until.min(self.until)),
@@ -70,7 +79,7 @@ mod tests {
     use crate::call::{
         Answer, Call, Caller, Calls, ClientSession, Code, Options, Principal, Priority, Submitted, Waiter,
     };
-    use crate::config::{self, Sources};
+    use crate::config::{self, PrincipalConfig, Sources};
     use crate::ids::{ClientSessionId, PrincipalId};
     use crate::lifecycle::Lifecycle;
     use crate::provider::catalog::Catalog;
@@ -89,10 +98,10 @@ mod tests {
 
     fn submit(calls: &Calls, text: &str, options: Options) -> Submitted {
         let session = ClientSession::new(ClientSessionId(1), 8, 100).into();
-        let principal = Principal { id: PrincipalId(0), name: "somebody".into() };
+        let principal = Principal::new(PrincipalId(0), &PrincipalConfig::plain("somebody"), 1).into();
         let arguments = format!(r#"{{"text":"{text}"}}"#);
-        let call = Call { tool: "echo", arguments: &arguments, extra: None, options };
-        calls.submit(&Caller { principal, session }, call)
+        let call = Call { id: None, tool: "echo", arguments: &arguments, extra: None, options };
+        calls.submit(&Caller { principal, session, attachment: None }, call)
     }
 
     fn wait(calls: &Calls, text: &str, priority: Priority) -> Waiter {

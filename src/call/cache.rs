@@ -83,6 +83,16 @@ impl OutcomeCache {
         (*kept.arguments == *arguments).then_some(kept.outcome)
     }
 
+    /// The same, where outcomes under this key are kept at all.
+    pub(super) fn answers(
+        &self,
+        keep: Option<Duration>,
+        key: Option<CallKey>,
+        arguments: &[u8],
+    ) -> Option<Outcome> {
+        keep.and(key).and_then(|key| self.find(&key, arguments))
+    }
+
     /// Keeps an outcome, if it is one to be kept.
     pub fn fill(&self, key: CallKey, arguments: &[u8], outcome: &Outcome, ttl: Duration) {
         if !is_kept(outcome) {

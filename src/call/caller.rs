@@ -1,17 +1,87 @@
 //! Who calls: a principal, through a client session.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::call::queue::{Pool, Share};
+use crate::call::queue::{Pool, Priority, Share};
+use crate::call::reattach::Attachment;
+use crate::config::PrincipalConfig;
+use crate::config::principals::{Ceiling, Expiry, ToolPatterns};
 use crate::ids::{ClientSessionId, PrincipalId};
 
 /// For whom calls are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Principal {
     /// Its id, part of every key.
     pub id: PrincipalId,
     /// Its name in logs and statistics.
     pub name: Arc<str>,
+    /// The highest class that its calls get.
+    pub ceiling: Priority,
+    /// Its own places for Runs at work, shared by all its sessions, where it has a bound of its own.
+    pub slots: Option<Arc<Pool>>,
+    tools: Tools,
+    expires: Option<Expiry>,
+    said_expired: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Tools {
+    All,
+    Some(ToolPatterns),
+    None,
+}
+
+impl Principal {
+    /// A principal as configured; `queue` wait for its own places where it does not say how many.
+    pub fn new(id: PrincipalId, config: &PrincipalConfig, queue: usize) -> Self {
+        let slots = config.limits.map(|limits| {
+            let name = Arc::from(format!("principal {}", config.name));
+            Arc::new(Pool::new(name, limits.max_inflight, limits.max_queued.unwrap_or(queue), Share::All))
+        });
+        Self {
+            id,
+            name: Arc::from(&*config.name),
+            ceiling: match config.ceiling {
+                Ceiling::High => Priority::High,
+                Ceiling::Medium => Priority::Medium,
+                Ceiling::Low => Priority::Low,
+            },
+            slots,
+            tools: config.tools.clone().map_or(Tools::All, Tools::Some),
+            expires: config.expires,
+            said_expired: AtomicBool::new(false),
+        }
+    }
+
+    /// Who has not said who it is. No tool is there for it: nothing goes by this id.
+    pub fn nobody() -> Self {
+        let config = PrincipalConfig::plain("nobody");
+        Self { tools: Tools::None, ..Self::new(PrincipalId(u32::MAX), &config, 1) }
+    }
+
+    /// Whether a tool of this name is there for it.
+    pub fn allows(&self, tool: &str) -> bool {
+        match &self.tools {
+            Tools::All => true,
+            Tools::Some(patterns) => patterns.allow(tool),
+            Tools::None => false,
+        }
+    }
+
+    /// Whether its time has come; the log is told once.
+    pub fn has_expired(&self, epoch_ms: u64) -> bool {
+        let expired = self.expires.is_some_and(|expires| expires.has_come(epoch_ms));
+        if expired && self.is_first_to_say() {
+            let name = &*self.name;
+            tracing::warn!(principal = name, "the token of `{name}` has expired: its calls are refused");
+        }
+        expired
+    }
+
+    fn is_first_to_say(&self) -> bool {
+        !self.said_expired.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// One connection, or what stands for one over HTTP.
@@ -35,7 +105,32 @@ impl ClientSession {
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// For whom.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// Through which session.
     pub session: Arc<ClientSession>,
+    /// What is kept for the case that its connection goes; none without a session key.
+    pub attachment: Option<Arc<Attachment>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_once_that_a_principal_has_expired() {
+        let config =
+            PrincipalConfig { expires: Expiry::parse("2000-01-01").ok(), ..PrincipalConfig::plain("ci") };
+        let principal = Principal::new(PrincipalId(1), &config, 1);
+        assert!(!principal.has_expired(0) && !principal.said_expired.load(Ordering::Relaxed));
+        assert!(principal.has_expired(u64::MAX) && principal.said_expired.load(Ordering::Relaxed));
+        assert!(!principal.is_first_to_say(), "it was said");
+        assert!(principal.has_expired(u64::MAX));
+    }
+
+    #[test]
+    fn nobody_has_a_tool() {
+        assert!(!Principal::nobody().allows("echo"));
+        let ci = PrincipalConfig::plain("ci");
+        assert!(Principal::new(PrincipalId(0), &ci, 1).allows("echo"));
+    }
 }

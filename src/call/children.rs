@@ -56,7 +56,7 @@ impl Submit for Children {
             timeout: Some(left.saturating_sub(PUTTING_TOGETHER.min(left / PART_KEPT))),
             ..Options::default()
         };
-        let call = Call { tool: &child.tool, arguments: &child.arguments, extra: None, options };
+        let call = Call { id: None, tool: &child.tool, arguments: &child.arguments, extra: None, options };
         let origin = Origin::Composite { ordinal: child.ordinal };
         match self.opener.calls.submit_from(&self.opener.caller, call, origin) {
             Submitted::Answered(answer) => std::future::ready(end(answer)).boxed(),
@@ -84,10 +84,10 @@ impl Path {
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
+        let caller = opener.caller.clone();
         let budget = Budget {
             flight,
-            principal: opener.caller.principal.id,
-            session: opener.caller.session.id,
+            caller: &caller,
             since: queued,
             until: Deadline::since(queued, self.queue_budget),
             closing: &self.closing,
@@ -96,7 +96,7 @@ impl Path {
         for phase in [Phase::Dequeued, Phase::SessionAllocated, Phase::ProviderCallStart] {
             stages.mark(phase, start);
         }
-        let limit = flight.tool().timeout;
+        let limit = flight.about().timeout;
         let deadline = Deadline::since(start, limit);
         *began = true;
         let tell: Arc<dyn Tell> = flight.clone();

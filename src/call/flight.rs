@@ -17,10 +17,11 @@ use crate::call::queue::Priority;
 use crate::call::told::Told;
 use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
-use crate::phase::Stages;
+use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
 use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
+mod again;
 mod standing;
 mod stopped;
 
@@ -128,10 +129,22 @@ pub struct Flight {
     provider: Arc<str>,
     rules: FlightRules,
     keep: Option<Duration>,
+    about: About,
     stages: Stages,
     has_run: AtomicBool,
     outcome: OnceLock<Outcome>,
     state: Mutex<State>,
+}
+
+/// What is told of an Execution to who asks about it.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The model that is asked, where one is.
+    pub model: Option<Arc<str>>,
+    /// How long its work may take.
+    pub timeout: Duration,
+    /// What its opener's request brought beside the arguments, as one JSON object.
+    pub metadata: Option<Box<str>>,
 }
 
 /// What makes a flight.
@@ -148,6 +161,8 @@ pub struct Boarding {
     pub rules: FlightRules,
     /// How long its outcome answers equal calls after it has landed.
     pub keep: Option<Duration>,
+    /// What is told of its Execution.
+    pub about: About,
     /// When it was received.
     pub at: Instant,
     /// The class of who comes.
@@ -190,6 +205,7 @@ impl Flight {
             provider: boarding.provider,
             rules: boarding.rules,
             keep: boarding.keep,
+            about: boarding.about,
             stages: Stages::new(boarding.at),
             has_run: AtomicBool::new(true),
             outcome: OnceLock::new(),
@@ -331,6 +347,8 @@ impl Flight {
             return;
         }
         let mut state = self.state.lock();
+        // Nobody is told of the way any more, and who keeps the outcome keeps the flight.
+        state.told = Told::default();
         let wakers: Vec<_> = state
             .seats
             .iter_mut()
@@ -398,6 +416,21 @@ impl Flight {
         &self.provider
     }
 
+    /// What is told of its Execution.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Where its Execution is.
+    pub fn state(&self) -> ExecutionState {
+        match self.outcome() {
+            Some(Ok(_)) => ExecutionState::Ended(ExecutionEnd::Completed),
+            Some(Err(error)) => ExecutionState::Ended(error.execution_end()),
+            None if self.stages.at(Phase::ProviderCallStart).is_some() => ExecutionState::Processing,
+            None => ExecutionState::Allocated,
+        }
+    }
+
     /// When it entered which phase.
     pub fn stages(&self) -> &Stages {
         &self.stages
@@ -414,6 +447,7 @@ impl Tell for Flight {
         if piece.is_empty() {
             return;
         }
+        self.stages.mark_first_byte();
         let mut state = self.state.lock();
         state.told.push(piece);
         let wakers: Vec<_> = state

@@ -1,15 +1,17 @@
 //! Calls in the air, by key: the one place where a key is looked up, inserted and removed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::{DashMap, Entry};
+use tokio::time::Instant;
 
 use crate::call::cache::OutcomeCache;
 use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
-use crate::phase::Phase;
+use crate::lifecycle::Executions;
+use crate::phase::{ExecutionEnd, Phase};
 use crate::tool::Effect;
 
 /// The flights of a daemon, and how many Executions they may be.
@@ -18,8 +20,7 @@ pub struct Flights {
     by_key: DashMap<CallKey, Arc<Flight>, BuildKeyHasher>,
     cache: OutcomeCache,
     generations: AtomicU64,
-    executions: AtomicUsize,
-    max_executions: usize,
+    executions: Executions,
 }
 
 /// How a caller came aboard.
@@ -37,8 +38,7 @@ impl Flights {
             by_key: DashMap::with_hasher(BuildKeyHasher::default()),
             cache,
             generations: AtomicU64::new(0),
-            executions: AtomicUsize::new(0),
-            max_executions,
+            executions: Executions::new(max_executions),
         }
     }
 
@@ -79,10 +79,8 @@ impl Flights {
         boarding: Boarding,
         list: impl FnOnce(&Arc<Flight>),
     ) -> Result<Aboard, CallError> {
-        let before = self.executions.fetch_add(1, Ordering::AcqRel);
-        if before >= self.max_executions {
-            self.executions.fetch_sub(1, Ordering::AcqRel);
-            let full = Full::Executions { limit: self.max_executions };
+        if !self.executions.open() {
+            let full = Full::Executions { limit: self.executions.limit() };
             return Err(CallError::Full { full, retry_after: Some(std::time::Duration::from_secs(1)) });
         }
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
@@ -110,14 +108,38 @@ impl Flights {
             }
             self.by_key.remove_if(key, |_, listed| listed.generation() == flight.generation());
         }
+        if is_new {
+            self.count(flight, &outcome);
+        }
         // Before anybody is answered: whoever is may call again at once, and finds a place.
-        self.executions.fetch_sub(1, Ordering::AcqRel);
+        self.executions.close();
         flight.publish(outcome);
+    }
+
+    /// Counts an Execution as ended. Only what lands first comes here, so each is counted as one of the ends.
+    fn count(&self, flight: &Flight, outcome: &Outcome) {
+        let stages = flight.stages();
+        if stages.at(Phase::SessionReleased).is_none() {
+            // Its Run was lost before it could say so; by now it holds nothing.
+            let end = Instant::now();
+            if stages.at(Phase::ProviderCallStart).is_some() {
+                stages.mark(Phase::ProviderCallEnd, end);
+            }
+            stages.mark(Phase::SessionReleased, end);
+        }
+        let marks = stages.marks();
+        let end = outcome.as_ref().map_or_else(|error| error.execution_end(), |_| ExecutionEnd::Completed);
+        self.executions.ended(end, &marks, marks.at(Phase::SessionReleased).unwrap_or_default());
     }
 
     /// Executions that wait or work.
     pub fn executions(&self) -> usize {
-        self.executions.load(Ordering::Acquire)
+        self.executions.active()
+    }
+
+    /// How many Executions there were, and how they ended.
+    pub fn statistics(&self) -> &Executions {
+        &self.executions
     }
 
     /// Keys in the map.

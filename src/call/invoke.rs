@@ -1,19 +1,21 @@
 //! The work of a Run at a provider: a slot, its turn, the permits, and what it does under them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::call::Path;
 use crate::call::budget::Budget;
+use crate::call::caller::Caller;
 use crate::call::flight::Flight;
 use crate::call::outcome::CallError;
 use crate::call::permits::Holder;
 use crate::call::queue::Pool;
 use crate::deadline::Deadline;
-use crate::ids::{ClientSessionId, PrincipalId};
 use crate::phase::Phase;
 use crate::provider::{Context, Job, Reply, Tell};
+use crate::tool::Tool;
 use crate::tool::registry::Place;
 
 impl Path {
@@ -29,36 +31,41 @@ impl Path {
         pool
     }
 
-    /// Slot, queue and permits, narrow to wide; then the work, within the Run's deadline.
-    #[expect(clippy::too_many_arguments, reason = "one Run's parts, taken apart by the one who calls")]
+    /// How long a tool's work may take there.
+    pub(super) fn limit(&self, tool: &Tool, place: Place) -> Duration {
+        match place {
+            Place::Provider(index) => {
+                self.timeouts.get(index).map_or(tool.timeout, |limit| tool.timeout.min(*limit))
+            }
+            Place::Composite => tool.timeout,
+        }
+    }
+
+    /// Slots, queue and permits, narrow to wide; then the work, within the Run's deadline. A composite's child has no
+    /// slot of its session: its composite has one of its own kind.
     pub(super) async fn work(
         &self,
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
         provider: usize,
-        principal: PrincipalId,
-        session: ClientSessionId,
-        slots: Option<&Arc<Pool>>,
+        caller: &Caller,
+        is_child: bool,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
-        let (Some(pool), Some(provider_timeout)) = (self.pools.get(provider), self.timeouts.get(provider))
-        else {
-            unreachable!("a call is prepared for a provider of the catalogue");
-        };
+        let pool = self.pool(Place::Provider(provider));
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);
         let until = Deadline::since(queued, self.queue_budget);
-        let budget = Budget { flight, principal, session, since: queued, until, closing: &self.closing };
-        let (mut slot, slot_at) = match slots {
-            Some(slots) => budget.turn(slots, queued).await.map(|(slot, at)| (Some(slot), at))?,
-            None => (None, queued),
-        };
-        let (permit, at) = budget.turn(pool, slot_at).await?;
+        let budget = Budget { flight, caller, since: queued, until, closing: &self.closing };
+        let slots = (!is_child).then_some(&caller.session.slots);
+        let (mut slot, slot_at) = budget.turn_if(slots, queued).await?;
+        let (mut own_slot, own_at) = budget.turn_if(caller.principal.slots.as_ref(), slot_at).await?;
+        let (permit, at) = budget.turn(pool, own_at).await?;
         stages.mark(Phase::Dequeued, at);
         let (global, start) = budget.turn(&self.global, at).await?;
         stages.mark(Phase::SessionAllocated, start);
-        let limit = flight.tool().timeout.min(*provider_timeout);
+        let limit = flight.about().timeout;
         let deadline = Deadline::since(start, limit);
         let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
         let mut lease = self.leases.grant(permit, global, holder);
@@ -72,8 +79,11 @@ impl Path {
         if let Some(slot) = &mut slot {
             slot.worked(end.saturating_duration_since(slot_at));
         }
+        if let Some(own) = &mut own_slot {
+            own.worked(end.saturating_duration_since(own_at));
+        }
         drop(lease);
-        drop(slot);
+        drop((own_slot, slot));
         match worked {
             Ok(reply) => reply.map_err(CallError::Provider),
             Err(_) => Err(CallError::ProviderTimeout {

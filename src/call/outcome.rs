@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::call::canonical::CanonicalError;
 use crate::ids::{ExecutionId, RequestId};
-use crate::phase::Terminal;
+use crate::phase::{ExecutionEnd, Refusal, Terminal};
 use crate::provider::{Fault, Reply};
 use crate::tool::Misfit;
 
@@ -157,6 +157,12 @@ pub enum CallError {
     /// What came is not a request.
     #[error("{0}")]
     Invalid(String),
+    /// The caller's time has come since it connected.
+    #[error("The token of {principal} has expired")]
+    Expired {
+        /// Whose.
+        principal: Arc<str>,
+    },
     /// No such tool.
     #[error("There is no tool `{name}`{}", suggestion(near))]
     NoSuchTool {
@@ -168,6 +174,14 @@ pub enum CallError {
     /// An argument does not fit the tool's schema.
     #[error("{0}")]
     Misfit(#[from] Misfit),
+    /// What the request brings beside its arguments is too large to be kept with its Execution.
+    #[error("Metadata size ({bytes} bytes) exceeds limit ({limit} bytes)")]
+    Metadata {
+        /// How large it is, as JSON.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// The arguments have no canonical form.
     #[error("arguments: {0}")]
     Arguments(#[from] CanonicalError),
@@ -256,6 +270,9 @@ pub enum CallError {
     /// The daemon is going down.
     #[error("Session manager is shutting down, cannot create new sessions")]
     ShuttingDown,
+    /// The daemon went down before the work had ended.
+    #[error("The daemon stopped before this call ended")]
+    CutOff,
     /// The work panicked, or its task was lost.
     #[error("The daemon failed while working on this call; it was not your call's fault")]
     Lost,
@@ -278,8 +295,11 @@ impl CallError {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
+            Self::Expired { .. } => Code::Unauthorized,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
-            Self::Misfit(_) | Self::Arguments(_) | Self::NoLeaf { .. } => Code::ValidationError,
+            Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) | Self::NoLeaf { .. } => {
+                Code::ValidationError
+            }
             Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
                 Code::OverCapacity
             }
@@ -290,8 +310,45 @@ impl CallError {
             Self::Cancelled => Code::Cancelled,
             Self::Provider(_) => Code::ProviderError,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
-            Self::ShuttingDown => Code::ShuttingDown,
+            Self::ShuttingDown | Self::CutOff => Code::ShuttingDown,
             Self::Lost => Code::InternalError,
+        }
+    }
+
+    /// How the call ended that is answered with it.
+    pub fn terminal(&self) -> Terminal {
+        match self {
+            // OVER_CAPACITY on the wire, but the work was done.
+            Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => Terminal::Error,
+            _ => self.code().terminal(),
+        }
+    }
+
+    /// Why the call was refused, if it was.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if self.terminal() != Terminal::Rejected {
+            return None;
+        }
+        Some(match self {
+            Self::Full { full, .. } => match full {
+                Full::Executions { .. } => Refusal::Sessions,
+                Full::Queue { .. } | Full::Share { .. } | Full::Late { .. } => Refusal::Queue,
+                Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
+            },
+            Self::Metadata { .. } => Refusal::Metadata,
+            Self::ShuttingDown | Self::CutOff => Refusal::ShuttingDown,
+            _ => Refusal::Invalid,
+        })
+    }
+
+    /// How the Execution ended whose outcome it is.
+    pub fn execution_end(&self) -> ExecutionEnd {
+        match self.terminal() {
+            Terminal::Completed => unreachable!("no error completes a call"),
+            Terminal::Timeout => ExecutionEnd::Timeout,
+            Terminal::Cancelled => ExecutionEnd::Cancelled,
+            Terminal::Rejected if self.refusal() == Some(Refusal::ShuttingDown) => ExecutionEnd::Cancelled,
+            Terminal::Error | Terminal::Rejected => ExecutionEnd::Error,
         }
     }
 
@@ -299,8 +356,10 @@ impl CallError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Invalid(_)
+            | Self::Expired { .. }
             | Self::NoSuchTool { .. }
             | Self::Misfit(_)
+            | Self::Metadata { .. }
             | Self::Arguments(_)
             | Self::NoLeaf { .. }
             | Self::AnsweredEarly { .. }
@@ -312,6 +371,7 @@ impl CallError {
             | Self::QueueTimeout { .. }
             | Self::ProviderTimeout { .. }
             | Self::ShuttingDown
+            | Self::CutOff
             | Self::Lost => true,
             Self::Provider(fault) => fault.retryable(),
         }
@@ -333,6 +393,7 @@ impl CallError {
         match self {
             Self::Misfit(misfit) => Some(&misfit.path),
             Self::Arguments(_) => Some("arguments"),
+            Self::Metadata { .. } => Some("_meta"),
             _ => None,
         }
     }

@@ -29,6 +29,7 @@ pub(super) fn settle(
         // Who took it back is told so by its seat; this is for whoever collects the outcome later.
         Err(CallError::Cancelled) if write && began => unknown("was stopped"),
         Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
+        Err(CallError::ShuttingDown) if began => Err(Arc::new(CallError::CutOff)),
         Err(error) => Err(Arc::new(error)),
     }
 }

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::call::Submitted;
 use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{CallError, Outcome};
+use crate::call::queue::Priority;
+use crate::call::reattach::Attached;
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
-use crate::lifecycle::{Record, Role, Spent};
+use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::tool::{Effect, Tool};
 
@@ -97,6 +100,8 @@ pub struct Waiter {
     seated: bool,
     registered: bool,
     done: bool,
+    /// Where it is found again when its connection goes.
+    attached: Option<Attached>,
 }
 
 /// What makes a waiter.
@@ -110,10 +115,19 @@ pub struct Arrival {
     pub received: Instant,
     /// How long it waits at most.
     pub patience: Duration,
+    /// Its class in every queue.
+    pub priority: Priority,
     /// What its connection cannot take.
     pub bounds: Bounds,
     /// Whether it wants the text as it is made.
     pub wants_text: bool,
+}
+
+impl Arrival {
+    /// When its patience ends.
+    pub(super) fn until(&self) -> Deadline {
+        Deadline::since(self.received, self.patience)
+    }
 }
 
 /// Takes a waiting call back from afar.
@@ -157,11 +171,21 @@ impl Waiter {
             seated: true,
             registered: false,
             done: false,
+            attached: None,
         }
     }
 
+    /// Can be found again when its connection goes.
+    pub(super) fn attached(mut self, attached: Option<Attached>) -> Self {
+        if let Some(attached) = &attached {
+            attached.begin(self.request, self.seat, &self.flight);
+        }
+        self.attached = attached;
+        self
+    }
+
     /// Lists it among the calls under way.
-    pub(super) fn register(&mut self) {
+    fn register(&mut self) {
         self.watch.began(self.request, self.principal, self.role, self.received, &self.flight);
         self.registered = true;
     }
@@ -176,12 +200,14 @@ impl Waiter {
         CancelHandle { flight: Arc::clone(&self.flight), seat: self.seat }
     }
 
-    /// The answer, if the flight has landed already: no timer, no waker.
-    pub(super) fn landed(mut self) -> Result<Answer, Self> {
-        match self.flight.outcome().cloned() {
-            Some(outcome) => Ok(self.end(outcome)),
-            None => Err(self),
+    /// What becomes of its call: one that has landed already needs no place among those under way, no timer and no
+    /// waker.
+    pub(super) fn submitted(mut self) -> Submitted {
+        if let Some(outcome) = self.flight.outcome().cloned() {
+            return Submitted::Answered(self.end(outcome));
         }
+        self.register();
+        Submitted::Waiting(self)
     }
 
     /// The next thing it is told.
@@ -234,6 +260,7 @@ impl Waiter {
             Poll::Ready(Sight::Text(_)) | Poll::Pending => {}
         }
         let still_running = self.leave(self.then);
+        self.leave_behind();
         if still_running {
             self.watch.keep(self.request, self.principal, Terminal::Timeout, &self.flight);
         }
@@ -250,8 +277,19 @@ impl Waiter {
         std::mem::take(&mut self.seated) && self.flight.leave(self.seat, why)
     }
 
+    /// The work may go on, and its outcome be asked for.
+    fn leave_behind(&mut self) {
+        if let Some(attached) = self.attached.take() {
+            attached.leave(self.request);
+        }
+    }
+
     fn end(&mut self, outcome: Outcome) -> Answer {
         self.done = true;
+        if let Some(attached) = self.attached.take() {
+            let taken_back = matches!(&outcome, Err(error) if **error == CallError::Cancelled);
+            if taken_back { attached.forget(self.request) } else { attached.keep(self.request) }
+        }
         // After landing, or after the call was taken back, this only clears the seat.
         self.leave(Leaving::Cancelled);
         if is_longer(&outcome, self.keep_above) {
@@ -265,8 +303,12 @@ impl Waiter {
             spent: self.spent(Instant::now()),
             outcome,
         };
-        self.watch
-            .ended(record(self.principal, Arc::clone(&self.flight.tool().name), &answer), self.registered);
+        let mut record = record(self.principal, Arc::clone(&self.flight.tool().name), &answer);
+        record.seen = Some(Seen::of(&self.flight, self.received));
+        if record.model.is_none() {
+            record.model.clone_from(&self.flight.about().model);
+        }
+        self.watch.ended(record, self.registered);
         answer
     }
 
@@ -296,6 +338,7 @@ impl Drop for Waiter {
             return;
         }
         let collectable = self.leave(Leaving::ConnectionGone);
+        self.leave_behind();
         if collectable && self.flight.tool().effect != Effect::Read {
             self.watch.keep(self.request, self.principal, Terminal::Cancelled, &self.flight);
         }
@@ -306,17 +349,20 @@ impl Drop for Waiter {
 
 /// The record of a finished call.
 pub(super) fn record(principal: PrincipalId, tool: Arc<str>, answer: &Answer) -> Record {
-    let code = answer.outcome.as_ref().err().map(|error| error.code());
+    let error = answer.outcome.as_ref().err();
     Record {
         request: answer.request,
         execution: answer.execution,
         principal,
         tool,
         provider: answer.provider.clone(),
+        model: answer.outcome.as_ref().ok().and_then(|reply| reply.model.clone()),
         role: answer.role,
-        terminal: code.map_or(Terminal::Completed, crate::call::outcome::Code::terminal),
-        code: code.map(crate::call::outcome::Code::label),
+        terminal: error.map_or(Terminal::Completed, |error| error.terminal()),
+        code: error.map(|error| error.code().label()),
+        refusal: error.and_then(|error| error.refusal()),
         spent: answer.spent,
+        seen: None,
     }
 }
 

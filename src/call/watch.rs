@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::call::flight::Flight;
 use crate::call::key::BuildKeyHasher;
-use crate::call::outcome::Outcome;
+use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
-use crate::phase::{Phase, Terminal};
+use crate::phase::Terminal;
 use crate::tool::Found;
 
 /// How long an outcome is kept for who could not wait for it.
@@ -22,14 +22,6 @@ const KEPT_FOR: Duration = Duration::from_secs(3600);
 const KEPT_OUTCOMES: usize = 1024;
 /// How many bytes of outcomes are kept; the oldest goes first.
 const KEPT_BYTES: usize = 64 << 20;
-
-#[derive(Debug)]
-struct Active {
-    principal: PrincipalId,
-    role: Role,
-    received: Instant,
-    flight: Arc<Flight>,
-}
 
 #[derive(Debug)]
 struct Kept {
@@ -122,107 +114,35 @@ impl Watch {
 
     /// What the daemon knows of one request of this principal, with the reply if that was kept.
     pub fn find(&self, who: PrincipalId, request: RequestId) -> Option<Found> {
-        let under_way =
-            self.active.lock().get(&request).filter(|active| active.principal == who).map(describe);
         let kept = {
             let kept = self.kept.lock();
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);
             kept.map(|kept| (kept.ended, Arc::clone(&kept.flight)))
         };
-        let record = || self.lifecycle.find(who, request).map(|record| told(&record));
-        let without_record = || kept.as_ref().map(|(ended, flight)| told_by_flight(*ended, flight));
-        let mut about = under_way.or_else(record).or_else(without_record)?;
+        let active = self.active.lock().get(&request).filter(|active| active.principal == who).cloned();
         let outcome = kept.as_ref().map(|(_, flight)| flight.outcome().cloned());
-        if let (Some((_, flight)), Some(outcome), Value::Object(members)) = (kept, &outcome, &mut about) {
-            members.insert("work".into(), work(&flight, outcome.as_ref()));
+        let work = kept.as_ref().map(|(_, flight)| &**flight);
+        let mut about = match (active, self.lifecycle.find(who, request), &kept) {
+            (Some(active), _, _) => shown::under_way(request, &active),
+            (None, Some(record), _) => shown::ended(&record, work),
+            (None, None, Some((ended, flight))) => shown::forgotten(request, *ended, flight),
+            (None, None, None) => return None,
+        };
+        if let (Some(flight), Some(outcome), Value::Object(members)) = (work, &outcome, &mut about) {
+            members.insert("work".into(), shown::work(flight, outcome.as_ref()));
         }
-        members_with_id(&mut about, request);
         Some(Found { about, reply: outcome.flatten().and_then(Result::ok) })
     }
 
     /// This principal's calls under way, the oldest first.
     pub fn list(&self, who: PrincipalId) -> Value {
-        let active = self.active.lock();
-        let mut mine: Vec<_> = active.iter().filter(|(_, active)| active.principal == who).collect();
+        let mut mine: Vec<(RequestId, Active)> = {
+            let active = self.active.lock();
+            let mine = active.iter().filter(|(_, active)| active.principal == who);
+            mine.map(|(request, active)| (*request, active.clone())).collect()
+        };
         mine.sort_by_key(|(_, active)| active.received);
-        let list: Vec<_> = mine
-            .into_iter()
-            .map(|(request, active)| {
-                let mut described = describe(active);
-                members_with_id(&mut described, *request);
-                described
-            })
-            .collect();
+        let list: Vec<_> = mine.iter().map(|(request, active)| shown::under_way(*request, active)).collect();
         json!({"active_requests": list})
     }
-}
-
-fn members_with_id(value: &mut Value, request: RequestId) {
-    if let Value::Object(members) = value {
-        members.insert("request_id".into(), request.to_string().into());
-    }
-}
-
-fn describe(active: &Active) -> Value {
-    let stages = active.flight.stages();
-    let phases: serde_json::Map<_, _> = Phase::ALL
-        .into_iter()
-        .filter_map(|phase| Some((phase.label().to_owned(), millis(stages.at(phase)?))))
-        .collect();
-    json!({
-        "state": "active",
-        "phase": stages.current().label(),
-        "tool": &*active.flight.tool().name,
-        "provider": &**active.flight.provider(),
-        "session_id": active.flight.execution().to_string(),
-        "role": active.role.label(),
-        "waiters": active.flight.waiting(),
-        "elapsed_ms": millis(active.received.elapsed()),
-        "phases_ms": phases,
-    })
-}
-
-fn told(record: &Record) -> Value {
-    json!({
-        "state": record.terminal.label(),
-        "code": record.code,
-        "tool": &*record.tool,
-        "provider": record.provider.as_deref(),
-        "session_id": record.execution.map(|execution| execution.to_string()),
-        "role": record.role.map(Role::label),
-        "latency": {
-            "total_ms": millis(record.spent.total),
-            "queue_ms": millis(record.spent.queue),
-            "permit_ms": millis(record.spent.permit),
-            "provider_ms": millis(record.spent.provider),
-            "overhead_ms": millis(record.spent.overhead()),
-        },
-    })
-}
-
-/// What is left of a call whose record is forgotten while its outcome is kept.
-fn told_by_flight(ended: Terminal, flight: &Flight) -> Value {
-    json!({
-        "state": ended.label(),
-        "tool": &*flight.tool().name,
-        "provider": &**flight.provider(),
-        "session_id": flight.execution().to_string(),
-    })
-}
-
-/// Work whose outcome is kept.
-fn work(flight: &Flight, outcome: Option<&Outcome>) -> Value {
-    match outcome {
-        None => json!({"state": "running", "phase": flight.stages().current().label()}),
-        Some(Ok(_)) => json!({"state": "completed"}),
-        Some(Err(error)) => {
-            json!({"state": error.code().terminal().label(), "code": error.code().label(), "message": error.to_string()})
-        }
-    }
-}
-
-/// Milliseconds with microseconds behind the point.
-fn millis(span: Duration) -> Value {
-    let micros = u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
-    Value::from(f64::from(micros) / 1000.0)
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -22,6 +23,10 @@ const EXIT_NOT_DRAINED: u8 = 75;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(args: ServeArgs) -> ExitCode {
+    if args.background {
+        leave_session();
+    }
+    let idle_exit = args.idle_exit_secs.map(|secs| Duration::from_secs(secs.into()));
     let loaded = match config::load(&flags(args), Path::new(".")) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -42,7 +47,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         runtime.worker_threads(threads);
     }
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(&config)),
+        Ok(runtime) => runtime.block_on(serve(&config, idle_exit)),
         Err(error) => {
             super::complain(&format!("could not start the runtime: {error}"));
             ExitCode::from(EXIT_FAILED)
@@ -50,7 +55,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config) -> ExitCode {
+async fn serve(config: &Config, idle_exit: Option<Duration>) -> ExitCode {
     // Signals are heard before anybody can connect: a daemon that says it runs can be stopped.
     let stop = match signals() {
         Ok(stop) => stop,
@@ -60,7 +65,7 @@ async fn serve(config: &Config) -> ExitCode {
         }
     };
     let app = match App::bind(config).await {
-        Ok(app) => app,
+        Ok(app) => app.idle_exit(idle_exit),
         Err(error) => return refuse(&error),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "inflightd listens on {}", app.address());
@@ -97,20 +102,33 @@ fn welcome(config: &Config, address: SocketAddr) {
     } else {
         config.providers.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ")
     };
-    let token = if config.token.is_some() { " -H \"Authorization: Bearer $INFLIGHTD_TOKEN\"" } else { "" };
+    let token = if config.token_required() { " -H \"Authorization: Bearer $INFLIGHTD_TOKEN\"" } else { "" };
+    // Whoever listens elsewhere, or wants a token, is told what the client commands need.
+    let elsewhere = address.to_string() != "127.0.0.1:8079";
+    let url = if elsewhere { format!("    export INFLIGHTD_URL=ws://{address}\n") } else { String::new() };
+    let secret = if config.token_required() {
+        "    export INFLIGHTD_TOKEN=…        (the daemon's token)\n"
+    } else {
+        ""
+    };
+    let env = if elsewhere {
+        format!(", \"env\": {{\"INFLIGHTD_URL\": \"ws://{address}\"}}")
+    } else {
+        String::new()
+    };
     let text = format!(
         "
   inflightd {version} is ready on {address}
   providers: {providers}
 
   Try, in another terminal:
-    inflightd tools                               (or: cargo run --release -- tools)
+{url}{secret}    inflightd tools                               (or: cargo run --release -- tools)
     inflightd call analyze '{{\"text\": \"test\"}}'
     curl -X POST http://{address}/api/v1/execute -H 'Content-Type: application/json'{token} \\
          -d '{{\"tool\":\"analyze\",\"arguments\":{{\"text\":\"test\"}}}}'
 
   An MCP client starts the shim:
-    {{\"mcpServers\": {{\"inflightd\": {{\"command\": \"inflightd\", \"args\": [\"shim\"]}}}}}}
+    {{\"mcpServers\": {{\"inflightd\": {{\"command\": \"inflightd\", \"args\": [\"shim\"]{env}}}}}}}
 
   Ctrl-C stops it: running calls may finish within {drain} s.
 
@@ -160,6 +178,16 @@ fn signals() -> std::io::Result<mpsc::Receiver<()>> {
     });
     Ok(stop)
 }
+
+/// A signal to the terminal's programs is not for a daemon that one of them started.
+#[cfg(unix)]
+fn leave_session() {
+    // It fails only for the leader of a group, which has a session of its own already or was started by hand.
+    let _ = rustix::process::setsid();
+}
+
+#[cfg(not(unix))]
+fn leave_session() {}
 
 /// A connection is a file: the soft limit of most shells is 1024.
 #[cfg(unix)]

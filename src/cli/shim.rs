@@ -4,20 +4,25 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::{ConnectArgs, EXIT_SOFTWARE, complain};
+use crate::cli::{ConnectArgs, EXIT_SOFTWARE, EXIT_USAGE, complain};
 use crate::client::explain;
-use crate::shim::{self, End};
+use crate::shim::{self, End, StartError};
 
 /// Flags of `shim`.
 #[derive(Debug, Args)]
 #[command(after_help = "An MCP client's configuration:
   {\"mcpServers\": {\"inflightd\": {\"command\": \"inflightd\", \"args\": [\"shim\"]}}}
 
-It ends when its stdin ends or the process that started it is gone. It outlives the daemon: while that is
-away it says so to whoever asks, and connects again as soon as it can.")]
+It ends when its stdin ends or the process that started it is gone. It outlives the daemon: it connects again
+as soon as it can and collects the calls that were under way; a daemon that stays away for 10 s is an error to
+whoever asks.")]
 pub struct ShimArgs {
     #[command(flatten)]
     connect: ConnectArgs,
+    /// Start a daemon if none answers at a loopback address; it ends when nobody needs it for 15 minutes, and its
+    /// log, `.env` and `inflightd.toml` are in `$XDG_STATE_HOME/inflightd` [`~/.local/state/inflightd`]
+    #[arg(long)]
+    spawn: bool,
 }
 
 /// Runs the shim until its client is gone.
@@ -26,14 +31,18 @@ pub fn run(args: ShimArgs) -> ExitCode {
         Ok(endpoint) => endpoint,
         Err(code) => return code,
     };
+    let spawn = args.spawn;
     // Its memory is needed no more, and the shim lives for days.
     drop(args);
-    match shim::run(endpoint) {
+    match shim::run(endpoint, spawn) {
         Ok(End::InputEnded | End::OutputClosed | End::ParentGone) => ExitCode::SUCCESS,
         Ok(End::Broken) => ExitCode::from(EXIT_SOFTWARE),
         Err(error) => {
             complain(&format!("could not {}", explain(&error)));
-            ExitCode::from(EXIT_SOFTWARE)
+            ExitCode::from(match error {
+                StartError::NotLocal(_) => EXIT_USAGE,
+                StartError::Thread(_) | StartError::Random(_) => EXIT_SOFTWARE,
+            })
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where the daemon is: one URL and one token, and the way to open a connection to it.
 
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -9,12 +9,15 @@ use tokio_tungstenite::tungstenite::{self, HandshakeError};
 
 use crate::client::wire::{self, Reader, Sender, Socket};
 use crate::config::Secret;
+use crate::ids::SessionKey;
 
 /// The daemon's address when nobody says another.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:8079";
 
 /// The subprotocol that carries one JSON-RPC message in each text frame.
 const SUBPROTOCOL: &str = "mcp";
+/// Where the daemon tells its version.
+const VERSION: &str = "inflightd-version";
 
 /// Why a URL or token cannot name a daemon.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,18 @@ pub struct Endpoint {
     /// Path and query as given; never shown, since a query may carry a token.
     path: String,
     token: Option<Secret>,
+    session: Option<SessionKey>,
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its reading half.
+    pub reader: Reader,
+    /// Its sending half.
+    pub sender: Sender,
+    /// The daemon's version, if it is one that tells.
+    pub version: Option<String>,
 }
 
 impl Endpoint {
@@ -94,11 +109,30 @@ impl Endpoint {
             return Err(EndpointError::Token);
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { host, port: uri.port_u16().unwrap_or(80), path, token })
+        Ok(Self { host, port: uri.port_u16().unwrap_or(80), path, token, session: None })
+    }
+
+    /// The same daemon, told by what this client finds its calls again over another connection.
+    #[must_use]
+    pub fn with_session(self, key: SessionKey) -> Self {
+        Self { session: Some(key), ..self }
+    }
+
+    /// What a daemon on this machine would listen on to be found here; `None` for another machine's.
+    pub fn local_address(&self) -> Option<String> {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let is_local = host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+        is_local.then(|| format!("{}:{}", self.host, self.port))
+    }
+
+    /// What the daemon wants to see.
+    pub fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
     }
 
     /// Opens a connection and upgrades it, within `budget`.
-    pub fn connect(&self, budget: Duration) -> Result<(Reader, Sender), ConnectError> {
+    pub fn connect(&self, budget: Duration) -> Result<Connected, ConnectError> {
         let until = Instant::now() + budget;
         let tcp = self.reach(until)?;
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -106,13 +140,18 @@ impl Endpoint {
         let request = self.request()?;
         let upgraded = tungstenite::client::client_with_config(request, socket, Some(wire::config()));
         match upgraded {
-            Ok((websocket, _)) => wire::split(websocket).map_err(ConnectError::Reach),
+            Ok((websocket, response)) => {
+                let version = response.headers().get(VERSION).and_then(|version| version.to_str().ok());
+                let version = version.map(str::to_owned);
+                let (reader, sender) = wire::split(websocket).map_err(ConnectError::Reach)?;
+                Ok(Connected { reader, sender, version })
+            }
             Err(HandshakeError::Interrupted(_)) => Err(ConnectError::Silent),
             Err(HandshakeError::Failure(error)) => Err(refusal(error)),
         }
     }
 
-    fn reach(&self, until: Instant) -> Result<TcpStream, ConnectError> {
+    pub(super) fn reach(&self, until: Instant) -> Result<TcpStream, ConnectError> {
         // A literal IPv6 address stands in brackets in a URL, and nowhere else.
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let addresses = (host, self.port).to_socket_addrs().map_err(ConnectError::Resolve)?;
@@ -130,6 +169,16 @@ impl Endpoint {
         Err(ConnectError::Reach(last))
     }
 
+    /// The head of a GET that is no upgrade.
+    pub(super) fn plain_request(&self, path: &str) -> String {
+        let authorization = match &self.token {
+            Some(token) => format!("Authorization: Bearer {}\r\n", token.reveal()),
+            None => String::new(),
+        };
+        let (host, port) = (&self.host, self.port);
+        format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}Connection: close\r\n\r\n")
+    }
+
     fn request(&self) -> Result<tungstenite::handshake::client::Request, ConnectError> {
         let url = format!("ws://{}:{}{}", self.host, self.port, self.path);
         let mut request = url.into_client_request().map_err(|e| ConnectError::Handshake(Box::new(e)))?;
@@ -137,6 +186,11 @@ impl Endpoint {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         if let Some(value) = self.token.as_ref().and_then(bearer) {
             headers.insert(header::AUTHORIZATION, value);
+        }
+        if let Some(value) = self.session.and_then(|key| HeaderValue::try_from(key.reveal()).ok()) {
+            let mut value = value;
+            value.set_sensitive(true);
+            headers.insert(SessionKey::HEADER, value);
         }
         Ok(request)
     }
@@ -189,6 +243,17 @@ mod tests {
     #[test]
     fn a_token_in_the_url_is_never_shown() {
         assert_eq!(shown("ws://user:secret@host:1/?token=secret"), "ws://host:1");
+    }
+
+    #[test]
+    fn only_a_loopback_address_is_of_this_machine() {
+        let local = |url| Endpoint::parse(url, None).unwrap().local_address();
+        assert_eq!(local("ws://localhost:1").as_deref(), Some("localhost:1"));
+        assert_eq!(local("http://127.0.0.1:8079/mcp").as_deref(), Some("127.0.0.1:8079"));
+        assert_eq!(local("ws://[::1]:9").as_deref(), Some("[::1]:9"));
+        for other in ["ws://10.0.0.1:8079", "ws://localhost.example.com:1", "ws://example.com"] {
+            assert_eq!(local(other), None, "{other}");
+        }
     }
 
     #[test]

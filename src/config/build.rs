@@ -8,9 +8,14 @@ use super::{Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault, Pr
 /// The provider presets, in the order in which they are preferred, with the prefix of their keys.
 const PRESETS: [(&str, &str); 3] = [("kimi", "KIMI"), ("glm", "GLM"), ("openai", "OPENAI")];
 
+/// The names of the provider presets, in the order in which they are preferred.
+pub fn provider_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.into_iter().map(|(name, _)| name)
+}
+
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
-    let (token, token_set) = values.secret("INFLIGHTD_TOKEN", parse::token);
+    let (principals, token_set) = values.principals();
     let (listen, set) = values.address("INFLIGHTD_LISTEN");
     if let Some(found) = set.filter(|_| !token_set && !listen.ip().to_canonical().is_loopback()) {
         values.refuse(&found, Wrong::OpenToAll);
@@ -38,6 +43,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let health_interval = values.seconds("HEALTH_INTERVAL_SECS");
     let drain_timeout = values.seconds("DRAIN_TIMEOUT_SECS");
     let reattach = values.seconds("REATTACH_SECS");
+    let unknown_client_limit = values.seconds("UNKNOWN_CLIENT_LIMIT_SECS");
     let guard_window = values.milliseconds("GUARD_WINDOW_MS");
     let tools_file = values.file("TOOLS_FILE");
     let Resolved { ladder, providers: timeouts, warnings } = resolved?;
@@ -46,7 +52,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         presets.into_iter().zip(timeouts).filter_map(|(preset, timeout)| preset.offered(timeout)).collect();
     Some(Config {
         listen,
-        token,
+        principals,
         allowed_origins,
         log_format,
         log_level,
@@ -58,6 +64,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         health_interval,
         drain_timeout,
         reattach,
+        unknown_client_limit,
         guard_window,
         tools_file,
     })

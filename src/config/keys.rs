@@ -12,7 +12,7 @@ pub const PREFIX: &str = "INFLIGHTD_";
 pub const CLIENT_URL: &str = "INFLIGHTD_URL";
 
 /// The most that a count may say: far above what one machine serves, far below what a semaphore can count.
-const MANY: usize = 1_000_000;
+pub(super) const MANY: usize = 1_000_000;
 /// More threads than the runtime takes would be a panic at start.
 const MOST_THREADS: usize = 1024;
 /// 1 GiB: what one message may never exceed, since it is held in memory whole.
@@ -178,12 +178,12 @@ pub static GROUPS: &[Group] = &[
                 "INFLIGHTD_LISTEN",
                 Kind::Address,
                 "127.0.0.1:8079",
-                "The one address of all doors. One that is not loopback needs INFLIGHTD_TOKEN.",
+                "The one address of all doors. One that is not loopback needs a token.",
             ),
             unset(
                 "INFLIGHTD_TOKEN",
                 Kind::Secret,
-                "What every caller must bring, at least 16 characters: `openssl rand -hex 32` makes a good one.",
+                "The token of the principal `local`, at least 16 characters: `openssl rand -hex 32` makes a good one. Once any token is set, every caller must bring one.",
             ),
             key(
                 "INFLIGHTD_CONFIG",
@@ -297,6 +297,13 @@ pub static GROUPS: &[Group] = &[
             ),
             follows("SHIM_TIMEOUT_SECS", "360", "When the shim gives up. Unset, 4/3 of the daemon's."),
             follows("CLIENT_TIMEOUT_SECS", "450", "When the client gives up. Unset, 5/3 of the daemon's."),
+            key(
+                "UNKNOWN_CLIENT_LIMIT_SECS",
+                Kind::Seconds,
+                "60",
+                "When a client gives up that says nothing of its limit, is not known by name, and hears no progress: \
+                 5 s before, its call is answered with how to collect the outcome. Above DAEMON_TIMEOUT_SECS: never.",
+            ),
             key(
                 "GUARD_WINDOW_MS",
                 Kind::Milliseconds,

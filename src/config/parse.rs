@@ -65,8 +65,41 @@ pub enum Wrong {
         chars: usize,
     },
     /// Everybody could call.
-    #[error("is reachable from other machines, and INFLIGHTD_TOKEN is not set")]
+    #[error("is reachable from other machines, and neither INFLIGHTD_TOKEN nor a principal's token is set")]
     OpenToAll,
+    /// Not a principal's name.
+    #[error("is not a name of 1 to 64 of the characters a-z 0-9 _ -")]
+    NotName,
+    /// Nobody could be this principal.
+    #[error("has no token")]
+    NoToken,
+    /// Not a token's hash.
+    #[error("is not blake3: with 64 hexadecimal digits behind it")]
+    NotHash,
+    /// One token stands for one principal.
+    #[error("is the hash that {place} has already")]
+    SameToken {
+        /// Where it stood first.
+        place: String,
+    },
+    /// Two members for one thing.
+    #[error("stands beside token_hashes")]
+    HashTwice,
+    /// Not an instant.
+    #[error("is not a date, nor a time with its offset")]
+    NotDate,
+    /// There is no token.
+    #[error("stands without any token that could expire")]
+    NothingExpires,
+    /// A queue before nothing.
+    #[error("stands without the max_inflight that calls would wait for")]
+    WaitsForNothing,
+    /// A list without entries.
+    #[error("has no entry")]
+    Empty,
+    /// Fits no tool.
+    #[error("has an entry that is not 1 to 64 of the characters A-Z a-z 0-9 _ - . *")]
+    NotPattern,
     /// A file that is not there.
     #[error("is not a file that is there")]
     NoFile,

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::keys::{Default, GROUPS, Key};
+use super::principals::MEMBERS;
 
 /// The columns of plain text.
 const WIDTH: usize = 100;
@@ -51,6 +52,10 @@ pub fn markdown() -> String {
                 format_args!("| `{}` | {default} | {} | {} |\n", key.name, key.kind.unit(), key.help),
             );
         }
+    }
+    text.push_str(PRINCIPALS);
+    for member in &MEMBERS {
+        add(&mut text, format_args!("| `{}` | `{}` | {} |\n", member.name, member.example, member.help));
     }
     text.push_str(AFTERWORD);
     text
@@ -116,14 +121,42 @@ Flags beat the environment, the environment beats `.env`, `.env` beats `inflight
 - `.env` is read from the folder where `serve` starts, never from its parents. Where a name stands twice, its first
   line counts. [`.env.example`](../.env.example) holds every key.
 - `inflightd.toml` stands in that folder too, or where `INFLIGHTD_CONFIG` says. Its keys are the names below in lower
-  case, without sections: `kimi_timeout_secs = 60`, `allowed_origins = [\"https://app.example.com\"]`. A key that does
-  not exist is an error; a variable that begins with `INFLIGHTD_` and is no key only warns.
+  case: `kimi_timeout_secs = 60`, `allowed_origins = [\"https://app.example.com\"]`; its only sections are the principals
+  below. A key that does not exist is an error; a variable that begins with `INFLIGHTD_` and is no key only warns.
 - Files are named from that folder.
 - `inflightd shim` and the client commands read neither file: they run inside other people's projects. They take
   `INFLIGHTD_URL` and `INFLIGHTD_TOKEN` from their environment.
 - Seconds may have up to three decimals (`0.5`) and are at most 7 days. No limit may be zero.
 - Every problem is reported at once, each with its key, where the value came from, and a value that would do; the exit
   code is 78. Secrets are never shown.
+";
+
+const PRINCIPALS: &str = "
+## Principals
+
+Without any token everybody who reaches the loopback address is the one principal `local`. `INFLIGHTD_TOKEN` is its
+token; each further principal has a table in `inflightd.toml`, and once any token is configured every caller must bring
+one: as `Authorization: Bearer …`, in op's hello, or as `?token=…` on an upgrade. Two principals share nothing: no
+execution, no kept outcome, no `get_request`.
+
+`inflightd token new NAME` makes a token, and prints it once with the table to put into the file:
+
+```toml
+[principals.ci]
+token_hash = \"blake3:…\"
+expires = \"2027-01-31\"
+max_inflight = 4
+priority_ceiling = \"low\"
+tools = [\"chat\", \"code*\", \"get_request\"]
+```
+
+A name is 1 to 64 of the characters a-z 0-9 _ -. `[principals.local]` bounds who brings `INFLIGHTD_TOKEN`, or everybody
+where there is no token. From `expires` on, calls on connections that are open already are refused, too. A client
+collects with `get_request` what outlasted its patience, and `inflightd healthcheck` calls `health`: a list of tools
+that leaves them out takes these away, and one without `get_server_stats` takes away statistics on every door.
+
+| member | such as | what it is for |
+|---|---|---|
 ";
 
 const AFTERWORD: &str = "
@@ -139,7 +172,7 @@ Only values that somebody set can violate the ladder, and then the daemon does n
 than the one inside it, a provider that may take longer than every tool that is set, or queue + tool > daemon. A daemon
 below 1.5 × tool is a warning, and so is a provider's limit that is not below `GLOBAL_MAX_INFLIGHT`.
 
-An address that is not loopback needs `INFLIGHTD_TOKEN`.
+An address that is not loopback needs a token: `INFLIGHTD_TOKEN`, or a principal's.
 ";
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{self, Kind};
 use super::parse::Wrong;
+use super::principals;
 use super::problem::{Origin, Problem, Shown, nearest};
 
 /// Everything that was said, by where it was said; the names are those of [`keys`], in TOML in lower case.
@@ -111,18 +112,16 @@ fn read(path: &Path, remedy: &str, problems: &mut Vec<Problem>) -> Option<String
     }
 }
 
-/// What the TOML file says, by the names of the environment, with its own problems.
+/// What the TOML file says, by the names of the environment, with its own problems. Principals are read apart.
 pub(super) fn flatten(table: &toml::Table) -> (BTreeMap<String, String>, Vec<Problem>) {
     let mut found = BTreeMap::new();
     let mut problems = Vec::new();
-    for (name, value) in table {
+    for (name, value) in table.iter().filter(|(name, _)| *name != principals::TABLE) {
         let key = keys::all().find(|key| key.name.to_ascii_lowercase() == *name);
         let Some(key) = key else {
-            problems.push(unknown(
-                name,
-                Origin::Toml,
-                &keys::all().map(|key| key.name.to_ascii_lowercase()).collect::<Vec<_>>(),
-            ));
+            let names = keys::all().map(|key| key.name.to_ascii_lowercase());
+            let names: Vec<_> = names.chain([principals::TABLE.to_owned()]).collect();
+            problems.push(unknown(name, Origin::Toml, &names));
             continue;
         };
         let wrong = match text(value, key.kind) {
@@ -158,7 +157,7 @@ fn toml_remedy(key: &keys::Key, wrong: &Wrong) -> String {
 }
 
 /// The value as it would stand in the environment; else what it is.
-fn text(value: &toml::Value, kind: Kind) -> Result<String, &'static str> {
+pub(super) fn text(value: &toml::Value, kind: Kind) -> Result<String, &'static str> {
     match value {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
@@ -167,10 +166,22 @@ fn text(value: &toml::Value, kind: Kind) -> Result<String, &'static str> {
             let entries: Option<Vec<_>> = entries.iter().map(toml::Value::as_str).collect();
             entries.map(|entries| entries.join(",")).ok_or("an array of something else than strings")
         }
-        toml::Value::Array(_) => Err("an array"),
-        toml::Value::Boolean(_) => Err("a boolean"),
-        toml::Value::Datetime(_) => Err("a date"),
-        toml::Value::Table(_) => Err("a table"),
+        toml::Value::Array(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Table(_) => Err(kind_of(value)),
+    }
+}
+
+/// What a value is, in words.
+pub(super) fn kind_of(value: &toml::Value) -> &'static str {
+    match value {
+        toml::Value::String(_) => "a string",
+        toml::Value::Integer(_) | toml::Value::Float(_) => "a number",
+        toml::Value::Array(_) => "an array",
+        toml::Value::Boolean(_) => "a boolean",
+        toml::Value::Datetime(_) => "a date",
+        toml::Value::Table(_) => "a table",
     }
 }
 

@@ -60,7 +60,7 @@ impl Drop for Folder {
 fn the_defaults_alone_make_a_configuration() {
     let Loaded { config, warnings } = held(Sources::default());
     assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8079)));
-    assert!(config.token.is_none() && config.providers.is_empty() && config.tools_file.is_none());
+    assert!(!config.token_required() && config.providers.is_empty() && config.tools_file.is_none());
     assert_eq!((config.limits.global, config.limits.session, config.limits.queue), (24, 8, 100));
     assert_eq!((config.limits.frame_bytes, config.limits.write_queue_bytes), (33_554_432, 8_388_608));
     assert_eq!(config.offline.max_inflight, 8);
@@ -112,7 +112,7 @@ fn an_empty_value_counts_as_unset() {
     let mut sources = process(&[("KIMI_API_KEY", ""), ("INFLIGHTD_TOKEN", " "), ("QUEUE_MAX", "")]);
     sources.dotenv = map(&[("QUEUE_MAX", "7")]);
     let config = held(sources).config;
-    assert!(config.providers.is_empty() && config.token.is_none());
+    assert!(config.providers.is_empty() && !config.token_required());
     assert_eq!(config.limits.queue, 7);
 }
 
@@ -205,7 +205,7 @@ fn an_open_address_without_a_token_says_how_to_set_one() {
     assert_eq!(
         problem(process(&[("INFLIGHTD_LISTEN", "0.0.0.0:8079")])),
         "INFLIGHTD_LISTEN=0.0.0.0:8079 (from the environment): is reachable from other machines, and \
-         INFLIGHTD_TOKEN is not set; set INFLIGHTD_TOKEN to what `openssl rand -hex 32` prints, or \
+         neither INFLIGHTD_TOKEN nor a principal's token is set; set INFLIGHTD_TOKEN to what `openssl rand -hex 32` prints, or \
          INFLIGHTD_LISTEN=127.0.0.1:8079"
     );
     for listen in ["127.9.9.9:1", "[::1]:0", "localhost:0", "[::ffff:127.0.0.1]:0"] {

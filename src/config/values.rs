@@ -9,12 +9,14 @@ use std::time::Duration;
 use super::keys::{self, Default, Key, Kind};
 use super::ladder::{Rung, Set};
 use super::parse::{self, Wrong};
+use super::principals::{self, PrincipalConfig};
 use super::problem::{Origin, Problem, Shown};
 use super::sources::{Sources, flatten, strangers, unknown};
 
 /// The sources, and what was found wrong with them so far.
 pub(super) struct Values {
     said: [(Origin, BTreeMap<String, String>); 4],
+    principals: Option<toml::Value>,
     working_folder: PathBuf,
     /// What keeps the daemon from starting.
     pub(super) problems: Vec<Problem>,
@@ -50,6 +52,7 @@ impl Values {
                 (Origin::Dotenv, sources.dotenv),
                 (Origin::Toml, toml),
             ],
+            principals: sources.toml.get(principals::TABLE).cloned(),
             working_folder: sources.working_folder,
             problems,
             warnings,
@@ -118,6 +121,12 @@ impl Values {
         let set = self.found(name).1.is_some();
         let secret = self.set(name, |text| parse(text).map(super::Secret::new));
         (secret.map(|(secret, _)| secret), set)
+    }
+
+    /// Everybody who may call, and whether somebody set a token.
+    pub(super) fn principals(&mut self) -> (Vec<PrincipalConfig>, bool) {
+        let (token, token_set) = self.secret("INFLIGHTD_TOKEN", parse::token);
+        principals::read(self.principals.as_ref(), token.as_ref(), token_set, &mut self.problems)
     }
 
     /// The value, and whether somebody set it.

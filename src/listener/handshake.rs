@@ -8,6 +8,8 @@ use hyper::header::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::ids::SessionKey;
+
 /// Which language the client speaks after the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
@@ -22,6 +24,8 @@ pub(super) enum Door {
 pub(super) struct Upgrade {
     pub(super) door: Door,
     pub(super) accept: HeaderValue,
+    /// By what its client finds its calls again.
+    pub(super) session: Option<SessionKey>,
 }
 
 /// Reads a request's handshake; `None` if it asks for no WebSocket.
@@ -44,7 +48,11 @@ pub(super) fn read(request: &Request<Incoming>) -> Result<Option<Upgrade>, &'sta
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     let accept = accept.map_err(|_| "the handshake's key cannot be answered")?;
     let door = if lists(headers, &SEC_WEBSOCKET_PROTOCOL, "mcp") { Door::Mcp } else { Door::Op };
-    Ok(Some(Upgrade { door, accept }))
+    let session = match headers.get(SessionKey::HEADER) {
+        None => None,
+        Some(key) => Some(key.to_str().ok().and_then(SessionKey::parse).ok_or(SessionKey::FORM)?),
+    };
+    Ok(Some(Upgrade { door, accept, session }))
 }
 
 /// Whether a header that is a list names this token.

@@ -4,9 +4,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::call::{Answer, CallError, Code, Options};
+use crate::call::{Answer, Bounds, CallError, Code, Options};
+use crate::clients::{Met, Patience};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
-use crate::proto::{CallFrame, Dialect, Object, Request, Ticket, View, push_ms, push_retry};
+use crate::proto::{
+    CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry, told_before,
+};
 use crate::provider::push_json_string;
 
 mod params;
@@ -19,6 +22,8 @@ const STATELESS: &str = "2026-07-28";
 const HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 /// A protocol version that is not served.
 const UNSUPPORTED_VERSION: i32 = -32022;
+/// The longest introduction that is read.
+const INTRODUCTION_BYTES: usize = 1024;
 /// Tools on one page of a list.
 const PAGE: usize = 100;
 
@@ -34,6 +39,10 @@ const SERVER_INFO: &str = concat!("{\"name\":\"inflightd\",\"version\":\"", env!
 #[derive(Debug, Default)]
 pub struct Mcp {
     initialized: bool,
+    /// Who initialized.
+    met: Option<Met>,
+    /// Who sent the last stateless request, as its text had it: they hardly change on one connection.
+    last: Option<(Box<str>, Met)>,
 }
 
 /// A request that is being read.
@@ -138,7 +147,9 @@ fn refusal(id: &str, stateless: bool, answer: &Answer, error: &CallError) -> Opt
             let mut out = open(id, stateless, text.len() + 32);
             out.push_str("\"content\":[{\"type\":\"text\",\"text\":");
             push_json_string(&mut out, &text);
-            out.push_str("}],\"isError\":true");
+            // A call that goes on has not failed: an error might be taken for a reason to call again.
+            let goes_on = matches!(error, CallError::AnsweredEarly { .. });
+            out.push_str(if goes_on { "}]" } else { "}],\"isError\":true" });
             push_meta(&mut out, stateless, answer, Some(error));
             Some(out)
         }
@@ -161,9 +172,12 @@ impl Mcp {
             return Request::Reply(jsonrpc::error_response(id, INVALID_REQUEST, text, None));
         }
         match (method, asked.stateless) {
-            ("tools/call", _) => asked.call(params),
+            ("tools/call", _) => {
+                let patience = self.patience(&params.meta, view);
+                asked.call(params, patience, view)
+            }
             ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
-            ("initialize", false) => self.initialize(id, &params),
+            ("initialize", false) => self.initialize(id, &params, view),
             ("ping", false) => Request::Reply(jsonrpc::open_result(id, 2) + "}}"),
             ("server/discover", true) => asked.discover(),
             _ => {
@@ -174,7 +188,24 @@ impl Mcp {
         }
     }
 
-    fn initialize(&mut self, id: &str, params: &Params<'_>) -> Request<'static> {
+    /// How long whoever asks waits: a stateless request says itself who that is.
+    fn patience(&mut self, meta: &Meta<'_>, view: &View<'_>) -> Patience {
+        if meta.version.is_none() {
+            return self.met.as_ref().map_or(Patience::Unknown, Met::patience);
+        }
+        let Some(text) = meta.client_info.filter(|text| text.len() <= INTRODUCTION_BYTES) else {
+            return Patience::Unknown;
+        };
+        if let Some((_, met)) = self.last.as_ref().filter(|(last, _)| **last == *text) {
+            return met.patience();
+        }
+        let met = meet(text, view);
+        let patience = met.patience();
+        self.last = Some((text.into(), met));
+        patience
+    }
+
+    fn initialize(&mut self, id: &str, params: &Params<'_>, view: &View<'_>) -> Request<'static> {
         let Some(asked) = &params.protocol_version else {
             return Request::Reply(jsonrpc::error_response(
                 id,
@@ -184,6 +215,8 @@ impl Mcp {
             ));
         };
         self.initialized = true;
+        let introduction = params.client_info.map_or("{}", serde_json::value::RawValue::get);
+        self.met = Some(meet(introduction, view));
         let version = HANDSHAKE.into_iter().find(|version| asked.0 == **version).unwrap_or("2025-11-25");
         let mut out = jsonrpc::open_result(id, 512);
         out.push_str("\"protocolVersion\":\"");
@@ -198,7 +231,7 @@ impl Mcp {
 }
 
 impl<'a> Asked<'a> {
-    fn call(self, params: Params<'a>) -> Request<'a> {
+    fn call(self, params: Params<'a>, patience: Patience, view: &View<'_>) -> Request<'a> {
         let invalid =
             |text: &str| Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
         let Some(name) = params.name else { return invalid("tools/call needs a name") };
@@ -206,22 +239,25 @@ impl<'a> Asked<'a> {
         if !arguments.starts_with('{') {
             return invalid("arguments must be an object");
         }
-        let Meta { progress, priority, timeout, dedup, extra, .. } = params.meta;
+        let Meta { progress, priority, timeout, dedup, resume, extra, .. } = params.meta;
         let ticket = Ticket {
             id: Some(self.id.into()),
             progress: progress.map(Into::into),
-            told: 0,
+            told: told_before(resume),
             stateless: self.stateless,
             in_turn: false,
         };
         let wants_text = ticket.progress.is_some();
-        let options = Options { priority, timeout, dedup, wants_text, ..Options::default() };
+        let bounds =
+            Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
+        let options = Options { priority, timeout, dedup, wants_text, resume, bounds };
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 
-    /// One page of tools. Nothing changes the registry while the daemon runs, so a cursor is a place in it.
+    /// One page of tools. Nothing changes the registry or a principal while the daemon runs, so a cursor is a place
+    /// among the tools that are there for it.
     fn list(&self, cursor: Option<&str>, view: &View<'_>) -> Request<'static> {
-        let tools = view.registry.tools();
+        let tools: Vec<_> = view.tools().collect();
         let from = cursor.map_or(Some(0), |cursor| cursor.strip_prefix("tools:")?.parse().ok());
         let Some(from) = from.filter(|from| *from == 0 || *from < tools.len()) else {
             return Request::Reply(jsonrpc::error_response(
@@ -268,6 +304,13 @@ impl<'a> Asked<'a> {
         out.push_str("}}");
         Request::Reply(out)
     }
+}
+
+/// A client introduces itself.
+fn meet(introduction: &str, view: &View<'_>) -> Met {
+    let client = ClientInfo::read(introduction);
+    let (name, version) = client.parts();
+    view.clients.meet(name, version, &[])
 }
 
 fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {
@@ -323,7 +366,9 @@ fn push_meta(out: &mut String, stateless: bool, answer: &Answer, error: Option<&
         out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
         out.push('}');
     }
-    if let Some(error) = error {
+    if let Some(CallError::AnsweredEarly { .. }) = error {
+        out.push_str(",\"inflightd/still_running\":true");
+    } else if let Some(error) = error {
         out.push_str(",\"inflightd/error\":{\"code\":\"");
         out.push_str(error.code().label());
         out.push('"');

@@ -6,19 +6,21 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::call::{Answer, CallError, Options, Priority};
-use crate::config::Ladder;
-use crate::ids::{ClientSessionId, epoch_ms};
-use crate::lifecycle::Role;
+use crate::call::{Answer, Bounds, CallError, Options, Priority};
+use crate::clients::{Met, Patience};
+use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
 use crate::proto::{
-    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, push_ms, read_object,
+    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object, told_before,
 };
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
-use crate::tool::Dedup;
+use crate::tool::{Builtin, Dedup};
 
+mod answer;
+mod hello;
 mod simple;
 
+pub use answer::push_answer;
 use simple::Mode;
 
 /// One op connection.
@@ -29,6 +31,7 @@ pub struct Op {
     admitted: bool,
     greeted: bool,
     mode: Mode,
+    met: Option<Met>,
 }
 
 /// Whom an answer goes to: the client's id of the request, as JSON text.
@@ -56,6 +59,8 @@ struct Frame<'a> {
     #[serde(borrow, default)]
     session_id: Option<Str<'a>>,
     #[serde(borrow, default)]
+    session_key: Option<Str<'a>>,
+    #[serde(borrow, default)]
     name: Option<Str<'a>>,
     #[serde(borrow, default)]
     tool: Option<NamedTool<'a>>,
@@ -67,6 +72,8 @@ struct Frame<'a> {
     timeout_secs: Option<f64>,
     #[serde(borrow, default)]
     dedup: Option<Str<'a>>,
+    #[serde(default)]
+    resume: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,19 +113,27 @@ impl Execute<'_> {
 impl Op {
     /// A connection that has not said hello. `admitted`: it needs no token in its hello.
     pub fn new(session: ClientSessionId, admitted: bool) -> Self {
-        Self { session, admitted, greeted: false, mode: Mode::Ordinary }
+        Self { session, admitted, greeted: false, mode: Mode::Ordinary, met: None }
     }
 
-    fn hello(&mut self, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
+    fn hello(&mut self, text: &str, frame: &Frame<'_>, view: &View<'_>) -> Request<'static> {
         let token = frame.token.as_ref().map(|token| &*token.0);
-        if !self.admitted && !view.auth.admits(token) {
+        let principal = if self.admitted { None } else { view.auth.admit(token) };
+        if principal.is_none() && !self.admitted {
             let refused = "{\"op\":\"hello_ack\",\"ok\":false,\"error\":\"unauthorized\"}";
             return Request::ReplyThenClose(refused.into(), Close::Unauthorized);
+        }
+        let key = frame.session_key.as_ref().map(|key| SessionKey::parse(&key.0));
+        if key == Some(None) {
+            let mut refused = String::from("{\"op\":\"hello_ack\",\"ok\":false,\"error\":");
+            push_json_string(&mut refused, SessionKey::FORM);
+            return Request::ReplyThenClose(refused + "}", Close::NoHello);
         }
         self.greeted = true;
         if frame.client_info.is_some() {
             self.mode = Mode::Undecided;
         }
+        self.met = hello::introduced(text, view);
         let mut out = String::from("{\"op\":\"hello_ack\",\"ok\":true,\"session_id\":");
         match &frame.session_id {
             // A label of the client's own: it is given back, and nothing goes by it.
@@ -128,9 +143,9 @@ impl Op {
         out.push_str(",\"server\":{\"name\":\"inflightd\",\"version\":\"");
         out.push_str(env!("CARGO_PKG_VERSION"));
         out.push_str("\"},\"timeouts\":{");
-        push_timeouts(&mut out, view.ladder);
+        hello::push_timeouts(&mut out, view.ladder);
         out.push_str("}}");
-        Request::Reply(out)
+        Request::Welcome { text: out, principal: principal.cloned(), key: key.flatten() }
     }
 
     /// In which form a request is answered. The first one that has an id of either kind decides for a connection that
@@ -180,7 +195,7 @@ impl Op {
         Request::Reply(refused("error", to, &CallError::Invalid(what.into())))
     }
 
-    fn call<'a>(frame: Frame<'a>, to: To<'a>) -> Request<'a> {
+    fn call<'a>(&self, frame: Frame<'a>, to: To<'a>, view: &View<'_>) -> Request<'a> {
         let invalid = |text: &str| Request::Reply(call_refused(to, &CallError::Invalid(text.into())));
         let Some(tool) = frame.name.or(frame.tool.map(|tool| tool.name)) else {
             return invalid("call_tool needs a `name`");
@@ -190,18 +205,22 @@ impl Op {
             return invalid("`arguments` must be an object");
         }
         let options = match options(frame.priority.as_ref(), frame.timeout_secs, frame.dedup.as_ref()) {
-            Ok(options) => options,
+            Ok(options) => Options { resume: frame.resume.unwrap_or_default(), ..options },
             Err(text) => return invalid(&text),
         };
+        let patience = self.met.as_ref().map_or(Patience::Unknown, Met::patience);
+        let within = |gets_progress| view.clients.answer_within(patience, gets_progress);
         let (ticket, options) = match to {
             To::Ordinary(id) => {
                 let id: Option<Box<str>> = id.map(Into::into);
-                let options = Options { wants_text: id.is_some(), ..options };
-                (Ticket { progress: id.clone(), id, ..Ticket::default() }, options)
+                let told = told_before(options.resume);
+                let bounds = Bounds { answer_within: within(true), reply_bytes: None };
+                let options = Options { wants_text: id.is_some(), bounds, ..options };
+                (Ticket { progress: id.clone(), id, told, ..Ticket::default() }, options)
             }
             To::Simple(id) => {
                 let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };
-                (ticket, Options { bounds: simple::BOUNDS, ..options })
+                (ticket, Options { bounds: simple::bounds(within(false)), ..options })
             }
         };
         Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options })
@@ -226,12 +245,15 @@ impl Dialect for Op {
             return waits;
         }
         match &*frame.op.0 {
-            "hello" if !self.greeted => self.hello(&frame, view),
+            "hello" if !self.greeted => self.hello(text, &frame, view),
             _ if !self.greeted => Request::Close(Close::NoHello),
-            "call_tool" | "tool_call" => Self::call(frame, to),
+            "call_tool" | "tool_call" => self.call(frame, to, view),
             "list_tools" => Request::Reply(list_tools(to, view)),
             "cancel" => cancel(to),
             "ping" => Request::Reply(stamped(reply("pong", to))),
+            "stats" if !view.principal.allows(Builtin::ServerStats.name()) => {
+                Request::Reply(refused("stats_res", to, &view.no_such_tool(Builtin::ServerStats.name())))
+            }
             "stats" => {
                 let mut out = reply("stats_res", to);
                 out.push_str(",\"stats\":");
@@ -317,79 +339,6 @@ fn cancel(to: To<'_>) -> Request<'_> {
     Request::Cancel { id: Cow::Borrowed(id), acknowledge, in_turn }
 }
 
-/// Appends `"outputs":…,"metadata":…`, or `"error":…,"metadata":…`.
-pub fn push_answer(out: &mut String, answer: &Answer) {
-    match &answer.outcome {
-        Ok(reply) => {
-            out.push_str("\"outputs\":");
-            out.push_str(reply.content());
-        }
-        Err(error) => {
-            out.push_str("\"error\":");
-            push_error(out, error);
-        }
-    }
-    push_metadata(out, answer);
-}
-
-/// Appends how the caller came to its result, and `,"metadata":…`.
-fn push_metadata(out: &mut String, answer: &Answer) {
-    if answer.outcome.is_ok() {
-        match answer.role {
-            Some(Role::Follower) => out.push_str(",\"from_inflight\":true"),
-            Some(Role::Cache) => out.push_str(",\"from_cache\":true"),
-            Some(Role::Leader) | None => {}
-        }
-    }
-    out.push_str(",\"metadata\":{\"request_id\":\"");
-    answer.request.write_to(out);
-    if let Some(execution) = answer.execution {
-        out.push_str("\",\"session_id\":\"");
-        execution.write_to(out);
-    }
-    if let Some(role) = answer.role {
-        out.push_str("\",\"role\":\"");
-        out.push_str(role.label());
-    }
-    out.push_str(if answer.execution.is_some() { "\",\"executed\":true" } else { "\",\"executed\":false" });
-    push_latency(out, answer);
-    if let Some(provider) = &answer.provider {
-        out.push_str(",\"provider\":");
-        push_json_string(out, provider);
-    }
-    if let Ok(reply) = &answer.outcome {
-        if let Some(model) = &reply.model {
-            out.push_str(",\"model\":");
-            push_json_string(out, model);
-        }
-        if let Some(usage) = reply.usage {
-            out.push_str(",\"usage\":{\"prompt_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
-            out.push_str(",\"completion_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
-            out.push('}');
-        }
-    }
-    out.push('}');
-}
-
-fn push_latency(out: &mut String, answer: &Answer) {
-    let spent = &answer.spent;
-    out.push_str(",\"latency\":{");
-    let parts = [
-        ("\"total_ms\":", spent.total),
-        (",\"queue_ms\":", spent.queue),
-        (",\"permit_ms\":", spent.permit),
-        (",\"provider_ms\":", spent.provider),
-        (",\"overhead_ms\":", spent.overhead()),
-    ];
-    for (name, span) in parts {
-        out.push_str(name);
-        push_ms(out, span);
-    }
-    out.push('}');
-}
-
 fn options(
     priority: Option<&Str<'_>>,
     timeout_secs: Option<f64>,
@@ -416,7 +365,7 @@ fn options(
 fn list_tools(to: To<'_>, view: &View<'_>) -> String {
     let mut out = reply("list_tools_res", to);
     out.push_str(",\"tools\":[");
-    for (at, tool) in view.registry.tools().iter().enumerate() {
+    for (at, tool) in view.tools().enumerate() {
         if at > 0 {
             out.push(',');
         }
@@ -468,19 +417,6 @@ fn stamped(mut out: String) -> String {
     push_timestamp(&mut out, epoch_ms());
     out.push_str("\"}");
     out
-}
-
-fn push_timeouts(out: &mut String, ladder: &Ladder) {
-    let rungs = [
-        ("\"tool_secs\":", ladder.tool()),
-        (",\"daemon_secs\":", ladder.daemon),
-        (",\"shim_secs\":", ladder.shim),
-        (",\"client_secs\":", ladder.client),
-    ];
-    for (name, rung) in rungs {
-        out.push_str(name);
-        push_secs(out, rung);
-    }
 }
 
 /// Appends a span in seconds, with a fraction only where there is one.

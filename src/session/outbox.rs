@@ -10,22 +10,17 @@ pub(super) struct Outbox {
     bytes: usize,
     limit: usize,
     dirty: bool,
-    overflowed: bool,
 }
 
 impl Outbox {
-    /// Room for `limit` bytes behind the message that is being written.
+    /// Room for `limit` bytes beside the message that is being written.
     pub(super) fn new(limit: usize) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, limit, dirty: false, overflowed: false }
+        Self { waiting: VecDeque::new(), bytes: 0, limit, dirty: false }
     }
 
-    /// Queues a text. One message may be larger than the bound, or a large result could never be delivered; a
-    /// second one behind it may not.
+    /// Queues a text. Nothing is refused: whoever fills the queue asks first whether it [is full](Self::is_full),
+    /// so it holds its bound and one message more.
     pub(super) fn push(&mut self, text: String) {
-        if !self.waiting.is_empty() && self.bytes + text.len() > self.limit {
-            self.overflowed = true;
-            return;
-        }
         self.bytes += text.len();
         self.dirty = true;
         self.waiting.push_back(Message::text(text));
@@ -69,9 +64,9 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether the client has let more wait than the bound.
-    pub(super) fn overflowed(&self) -> bool {
-        self.overflowed
+    /// Whether as much waits as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes > self.limit
     }
 }
 
@@ -80,20 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_large_message_passes_and_a_second_overflows() {
-        let mut outbox = Outbox::new(10);
-        outbox.push("x".repeat(50));
-        assert!(!outbox.overflowed());
-        outbox.push("y".into());
-        assert!(outbox.overflowed());
-    }
-
-    #[test]
     fn what_was_taken_waits_no_more() {
         let mut outbox = Outbox::new(10);
-        outbox.push("12345".into());
-        outbox.push("67890".into());
-        assert!(outbox.take().is_some() && outbox.take().is_some() && !outbox.has_waiting());
-        assert_eq!((outbox.bytes(), outbox.overflowed(), outbox.needs_flush()), (0, false, true));
+        outbox.push("123456".into());
+        assert!(!outbox.is_full());
+        outbox.push("78901".into());
+        assert!(outbox.is_full());
+        assert!(outbox.take().is_some() && !outbox.is_full());
+        assert!(outbox.take().is_some() && !outbox.has_waiting());
+        assert_eq!((outbox.bytes(), outbox.needs_flush()), (0, true));
     }
 }

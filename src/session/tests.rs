@@ -2,12 +2,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::good_bye::GOOD_BYE;
 use super::*;
 use crate::call::tests::rig::{Rig, secs, settle};
 use crate::call::tests::stage::{Order, Progress};
+use crate::deadline::Deadline;
 use crate::health::Health;
 use crate::ids::ClientSessionId;
 use crate::proto::mcp::Mcp;
@@ -53,6 +55,10 @@ impl ReadReady for Counted {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_read_ready(cx)
     }
+
+    fn written(&self) -> u64 {
+        self.stream.written()
+    }
 }
 
 /// A client on a session.
@@ -66,7 +72,11 @@ struct Client {
 
 impl Client {
     async fn connect(dialect: impl Dialect) -> Self {
-        let rig = Rig::new(&[]);
+        Self::connect_with(dialect, &[]).await
+    }
+
+    async fn connect_with(dialect: impl Dialect, keys: &[(&str, &str)]) -> Self {
+        let rig = Rig::new(keys);
         let hub =
             Hub::new(&rig.config, Arc::clone(&rig.calls), Arc::new(Health::default()), rig.tasks.clone());
         let hub = Arc::new(hub);
@@ -74,7 +84,7 @@ impl Client {
         let writes = Arc::new(AtomicUsize::new(0));
         let stream = Counted { stream: theirs, writes: Arc::clone(&writes) };
         let server = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-        let caller = hub.new_caller();
+        let caller = hub.new_caller(Arc::clone(&hub.auth.principals()[0]));
         rig.tasks.spawn(TaskKind::Session, serve(server, dialect, Arc::clone(&hub), caller));
         settle().await;
         let socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
@@ -370,4 +380,44 @@ async fn a_connection_that_goes_takes_its_calls_along() {
     tokio::time::advance(secs(2)).await;
     settle().await;
     rig.assert_at_rest();
+}
+
+mod client_limits;
+
+/// An op client with more waiting for it than its connection takes.
+async fn flooded() -> Client {
+    let op = Op::new(ClientSessionId(1), true);
+    let mut client = Client::connect_with(op, &[("WRITE_QUEUE_BYTES", "65536")]).await;
+    client.say(&json!({"op": "hello"})).await;
+    client.hear().await;
+    for _ in 0..1000 {
+        client.say(&json!({"op": "list_tools"})).await;
+    }
+    settle().await;
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_full_queue_that_reads_nothing_for_5_seconds_is_closed_with_1008() {
+    let mut client = flooded().await;
+    tokio::time::sleep(DOES_NOT_READ + secs(1)).await;
+    let mut answers = 0;
+    let close = loop {
+        match client.next().await {
+            Message::Text(_) => answers += 1,
+            close @ Message::Close(_) => break close,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(close_code(&close), 1008);
+    assert!(answers < 1000, "what it did not take was not made: {answers}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_full_queue_that_reads_slowly_gets_everything() {
+    let mut client = flooded().await;
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        assert_eq!(client.hear().await["op"], "list_tools_res");
+    }
 }

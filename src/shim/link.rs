@@ -1,18 +1,19 @@
 //! The thread that keeps a connection to the daemon, as long as the shim lives.
 
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, Instant};
 
-use crate::client::{ConnectError, Endpoint, LinkLost, Reader, Sender, explain};
+use crate::client::{ConnectError, Connected, Endpoint, LinkLost, Reader, Sender, explain};
 use crate::shim::answer::Refusal;
 use crate::shim::bridge::{Bridge, OpenError};
+use crate::shim::spawn::Spawner;
 use crate::shim::state::{Session, Toward};
 
 /// The first pause between two tries; a daemon that restarts is back in about this time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause: what a person who started a daemon is willing to wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// One try, when nobody waits for it.
 const LONGEST_TRY: Duration = Duration::from_secs(5);
 /// One try, however little of the wait is left.
@@ -51,11 +52,19 @@ pub(super) struct Link<'a> {
     pause: Duration,
     /// The last line on stderr, so that a long absence is one line.
     noted: Option<Refusal>,
+    /// The daemon's version that was warned of.
+    warned: Option<String>,
+    spawner: Option<Spawner>,
 }
 
 impl<'a> Link<'a> {
-    pub(super) fn new(bridge: &'a Bridge, endpoint: &'a Endpoint, wait: Duration) -> Self {
-        Self { bridge, endpoint, wait, pause: FIRST_PAUSE, noted: None }
+    pub(super) fn new(
+        bridge: &'a Bridge,
+        endpoint: &'a Endpoint,
+        wait: Duration,
+        spawner: Option<Spawner>,
+    ) -> Self {
+        Self { bridge, endpoint, wait, pause: FIRST_PAUSE, noted: None, warned: None, spawner }
     }
 
     /// Connects, serves and connects again, until the client is gone.
@@ -76,7 +85,11 @@ impl<'a> Link<'a> {
 
     /// One connection, from its beginning to its end.
     fn serve(&mut self) -> Result<Infallible, Trouble> {
-        let (mut reader, sender) = self.endpoint.connect(self.budget())?;
+        let Connected { mut reader, sender, version } = self.endpoint.connect(self.budget())?;
+        self.compare(version);
+        if let Some(spawner) = &mut self.spawner {
+            spawner.answered();
+        }
         let session = self.bridge.session();
         if let Some(session) = &session {
             self.begin_again(&mut reader, &sender, session)?;
@@ -97,6 +110,40 @@ impl<'a> Link<'a> {
         }
     }
 
+    /// Says once that the daemon is of another version. Both understand one another all the same, or refuse to.
+    fn compare(&mut self, version: Option<String>) {
+        let own = env!("CARGO_PKG_VERSION");
+        let Some(version) = version.filter(|version| version != own) else { return };
+        if self.warned.as_ref() != Some(&version) {
+            let url = self.endpoint;
+            note(&format!(
+                "the daemon at {url} is version {version}, this shim is {own}: restart the older one"
+            ));
+            self.warned = Some(version);
+        }
+    }
+
+    /// Starts a daemon where none answers, if that is wanted; says so.
+    fn spawn(&mut self, trouble: &Trouble) -> bool {
+        let refused = matches!(trouble, Trouble::Connect(ConnectError::Reach(error)) if error.kind() == ErrorKind::ConnectionRefused);
+        let Some(spawner) = self.spawner.as_mut().filter(|_| refused) else { return false };
+        match spawner.spawn(self.endpoint) {
+            Some(Ok(log)) => {
+                note(&format!(
+                    "no daemon answers at {}: starting one, its log is {}",
+                    self.endpoint,
+                    log.display()
+                ));
+                true
+            }
+            Some(Err(error)) => {
+                note(&format!("cannot start a daemon: {}", explain(&error)));
+                false
+            }
+            None => false,
+        }
+    }
+
     /// A client of the older era has initialised once and for all: the new daemon learns of it from here.
     fn begin_again(&self, reader: &mut Reader, sender: &Sender, session: &Session) -> Result<(), Trouble> {
         let until = Some(Instant::now() + SESSION_BUDGET);
@@ -104,7 +151,7 @@ impl<'a> Link<'a> {
         loop {
             let text = reader.next(until)?.ok_or(LinkLost::Silent)?;
             match self.bridge.frame(&text)? {
-                Toward::Client => {}
+                Toward::Client | Toward::Nobody => {}
                 Toward::Shim { failed: true } => return Err(Trouble::SessionRefused),
                 Toward::Shim { failed: false } => break,
             }
@@ -118,6 +165,7 @@ impl<'a> Link<'a> {
     /// Tells the client and the person behind it.
     fn settle(&mut self, trouble: Trouble) -> io::Result<()> {
         let url = self.endpoint.to_string();
+        let spawned = self.spawn(&trouble);
         let why = match trouble {
             Trouble::Output(error) => return Err(error),
             Trouble::Connect(error) => Refusal::from_connect(&url, &error),
@@ -128,7 +176,7 @@ impl<'a> Link<'a> {
                 Refusal::Away { text: format!("the daemon at {url} does not take this session up again") }
             }
         };
-        if self.noted.as_ref() != Some(&why) {
+        if !spawned && self.noted.as_ref() != Some(&why) {
             note(&format!("{why}; trying again"));
             self.noted = Some(why.clone());
         }

@@ -8,9 +8,15 @@ use std::time::Instant;
 
 use crate::shim::answer::{self, Refusal};
 use crate::shim::envelope::{Id, Message, Method, cancelled_id};
+use crate::shim::mark;
 
 /// Requests at the daemon. The daemon itself takes fewer from one client; this only bounds memory.
 const MAX_IN_FLIGHT: usize = 4_096;
+/// Bytes of requests at the daemon that are kept for sending them again, one largest message; a request above it is
+/// answered with an error when its connection is lost.
+const MAX_IN_FLIGHT_BYTES: usize = super::lines::MAX_LINE_BYTES;
+/// Requests taken back while no daemon was there, whose answers may still come.
+const MAX_TAKEN_BACK: usize = 256;
 /// Messages that wait for a daemon: a client sends a handful before its first answer.
 const MAX_HELD: usize = 256;
 /// Their bytes together, one largest message.
@@ -43,6 +49,8 @@ pub(super) enum Step<S> {
 pub(super) enum Toward {
     /// Hand it on.
     Client,
+    /// It answers a request that the client took back: nobody waits for it.
+    Nobody,
     /// It answers the shim's own `initialize`.
     Shim {
         /// With an error.
@@ -65,6 +73,8 @@ struct InFlight {
     method: Method,
     /// Answers keep the order of the questions.
     order: u64,
+    /// The request itself, to be sent again over the next connection; `None`: it is too large to be kept.
+    line: Option<Box<str>>,
 }
 
 /// A message that waits for a daemon, with its id if it is a request.
@@ -79,7 +89,12 @@ struct Held {
 pub(super) struct State<S> {
     door: Door<S>,
     in_flight: HashMap<Box<str>, InFlight>,
+    in_flight_bytes: usize,
     order: u64,
+    /// What was in flight when the connection was lost, in order: to be sent again before anything else.
+    again: VecDeque<Box<str>>,
+    /// Requests taken back since a connection was lost.
+    taken_back: VecDeque<Box<str>>,
     held: VecDeque<Held>,
     held_bytes: usize,
     session: Option<Session>,
@@ -95,7 +110,10 @@ impl<S: Clone> State<S> {
         Self {
             door: Door::Waiting { until: wait_until },
             in_flight: HashMap::new(),
+            in_flight_bytes: 0,
             order: 0,
+            again: VecDeque::new(),
+            taken_back: VecDeque::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             session: None,
@@ -136,8 +154,7 @@ impl<S: Clone> State<S> {
                 Message::Request { id, method: Method::Ping, .. } => Step::Answer(answer::pong(id.raw())),
                 Message::Request { id, .. } => self.hold(Some(id), line),
                 Message::Notification { method: Method::Cancelled, params } => {
-                    self.forget(cancelled_id(params));
-                    Step::Rest
+                    self.take_back(cancelled_id(params), line)
                 }
                 // A question of the lost daemon: nobody waits for its answer.
                 Message::Response { .. } => Step::Rest,
@@ -158,33 +175,84 @@ impl<S: Clone> State<S> {
         if id.key() == OWN_ID {
             return Toward::Shim { failed };
         }
-        if self.in_flight.remove(id.key()).is_some_and(|asked| asked.method == Method::Initialize) {
-            self.established = !failed;
+        if let Some(asked) = self.land(id.key()) {
+            if asked.method == Method::Initialize {
+                self.established = !failed;
+            }
+            return Toward::Client;
         }
-        Toward::Client
+        match self.taken_back.iter().position(|taken| **taken == *id.key()) {
+            Some(place) => {
+                self.taken_back.remove(place);
+                Toward::Nobody
+            }
+            None => Toward::Client,
+        }
     }
 
-    /// The connection is gone: what the client must be told. Messages wait anew only if it had been open.
+    /// A request is at the daemon no longer.
+    fn land(&mut self, key: &str) -> Option<InFlight> {
+        let asked = self.in_flight.remove(key)?;
+        self.in_flight_bytes -= asked.line.as_ref().map_or(0, |line| line.len());
+        Some(asked)
+    }
+
+    /// The connection is gone: what the client must be told at once. Everything else in flight is sent again over the
+    /// next one. Messages wait anew only if it had been open.
     pub(super) fn lost(&mut self, wait_until: Instant, away: &Refusal) -> Vec<String> {
         if matches!(self.door, Door::Open(_)) {
             self.door = Door::Waiting { until: wait_until };
         }
-        let mut lost: Vec<_> = self.in_flight.drain().map(|(_, asked)| asked).collect();
-        lost.sort_unstable_by_key(|asked| asked.order);
-        lost.iter().map(|asked| asked.farewell(away)).collect()
+        let mut answers = Vec::new();
+        self.again.clear();
+        for (key, waits) in self.in_order() {
+            if waits {
+                self.again.push_back(key);
+            } else if let Some(asked) = self.land(&key) {
+                answers.push(asked.farewell(away));
+            }
+        }
+        answers
     }
 
     /// Nobody waits any longer: what the client must be told.
     pub(super) fn shut(&mut self, refusal: Refusal) -> Vec<String> {
+        self.again.clear();
+        let lost: Vec<_> = self.in_order().into_iter().filter_map(|(key, _)| self.land(&key)).collect();
+        let lost = lost.iter().map(|asked| asked.farewell(&refusal));
         self.held_bytes = 0;
         let held = std::mem::take(&mut self.held);
-        let answers = held.iter().filter_map(|held| Some(refusal.answer(held.id.as_ref()?.raw()))).collect();
+        let held = held.iter().filter_map(|held| Some(refusal.answer(held.id.as_ref()?.raw())));
+        let answers = lost.chain(held).collect();
         self.door = Door::Shut(refusal);
         answers
     }
 
+    /// What is in flight, the oldest first, with whether it can wait for another connection.
+    fn in_order(&self) -> Vec<(Box<str>, bool)> {
+        let mut all: Vec<_> = self.in_flight.iter().collect();
+        all.sort_unstable_by_key(|(_, asked)| asked.order);
+        // A ping asks whether somebody lives now: the shim does.
+        let waits = |asked: &InFlight| asked.line.is_some() && asked.method != Method::Ping;
+        all.into_iter().map(|(key, asked)| (key.clone(), waits(asked))).collect()
+    }
+
     /// One message after the other that waited for `sender`, then opens the door and says [`Step::Rest`].
     pub(super) fn release(&mut self, sender: &S) -> Step<S> {
+        while let Some(key) = self.again.pop_front() {
+            let asked = self.in_flight.get(&key);
+            if let Some((asked, line)) = asked.and_then(|asked| Some((asked, asked.line.as_deref()?))) {
+                let line = match asked.method {
+                    Method::ToolsCall => mark::resume(line),
+                    Method::Initialize
+                    | Method::Initialized
+                    | Method::Ping
+                    | Method::Cancelled
+                    | Method::Other => line.to_owned(),
+                };
+                return Step::Send(sender.clone(), line);
+            }
+        }
         let Some(held) = self.held.pop_front() else {
             self.door = Door::Open(sender.clone());
             return Step::Rest;
@@ -206,7 +274,15 @@ impl<S: Clone> State<S> {
                     self.session = Some(Session { initialize: own_initialize(params), initialized: None });
                 }
                 self.order += 1;
-                let asked = InFlight { method, order: self.order, id };
+                // An id that is used again is another request.
+                self.land(id.key());
+                self.taken_back.retain(|taken| **taken != *id.key());
+                let bytes = self.in_flight_bytes.saturating_add(line.len());
+                let line = (bytes <= MAX_IN_FLIGHT_BYTES).then(|| line.into());
+                if line.is_some() {
+                    self.in_flight_bytes = bytes;
+                }
+                let asked = InFlight { method, order: self.order, line, id };
                 self.in_flight.insert(asked.id.key().into(), asked);
             }
             Message::Notification { method: Method::Initialized, .. } => {
@@ -233,9 +309,24 @@ impl<S: Clone> State<S> {
         id.map_or(Step::Rest, |id| Step::Answer(Refusal::OverCapacity.answer(id.raw())))
     }
 
+    /// The client takes a request back while no daemon is there. One that was never sent is forgotten; of any other
+    /// the next daemon hears, since this one's work may still go on, and an answer reaches nobody.
+    fn take_back(&mut self, id: Option<Id>, line: String) -> Step<S> {
+        let Some(id) = id else { return Step::Rest };
+        if self.land(id.key()).is_none() {
+            self.forget(Some(id));
+            return Step::Rest;
+        }
+        if self.taken_back.len() >= MAX_TAKEN_BACK {
+            self.taken_back.pop_front();
+        }
+        self.taken_back.push_back(id.key().into());
+        self.hold(None, line)
+    }
+
     fn forget(&mut self, id: Option<Id>) {
         let Some(id) = id else { return };
-        self.in_flight.remove(id.key());
+        self.land(id.key());
         self.held.retain(|held| held.id.as_ref().is_none_or(|held| held.key() != id.key()));
         self.held_bytes = self.held.iter().map(|held| held.line.len()).sum();
     }
@@ -259,137 +350,4 @@ fn own_initialize(params: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state() -> State<u8> {
-        State::new(Instant::now())
-    }
-
-    fn open() -> State<u8> {
-        let mut state = state();
-        assert_eq!(state.release(&1), Step::Rest);
-        state
-    }
-
-    fn away() -> Refusal {
-        Refusal::Away { text: "gone".to_owned() }
-    }
-
-    fn send(state: &mut State<u8>, line: &str) {
-        assert_eq!(state.line(line.to_owned()), Step::Send(1, line.to_owned()));
-    }
-
-    fn answer(step: Step<u8>) -> serde_json::Value {
-        let Step::Answer(text) = step else { panic!("an answer, not {step:?}") };
-        serde_json::from_str(&text).unwrap()
-    }
-
-    const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo"}}"#;
-
-    #[test]
-    fn a_lost_connection_answers_each_request_once_and_in_order() {
-        let mut state = open();
-        send(&mut state, CALL);
-        send(&mut state, r#"{"id":"l","method":"tools/list"}"#);
-        send(&mut state, r#"{"id":9,"method":"ping"}"#);
-        let answers = state.lost(Instant::now(), &away());
-        assert_eq!(answers.len(), 3);
-        assert!(answers[0].contains("-32017") && answers[0].contains(r#""id":7"#), "{answers:?}");
-        assert!(answers[1].contains("-32018") && answers[1].contains(r#""id":"l""#), "{answers:?}");
-        assert!(answers[2].contains(r#""result":{}"#), "{answers:?}");
-        assert!(state.lost(Instant::now(), &away()).is_empty());
-    }
-
-    #[test]
-    fn what_was_answered_or_taken_back_is_not_answered_again() {
-        let mut state = open();
-        send(&mut state, CALL);
-        send(&mut state, r#"{"id":8,"method":"tools/call"}"#);
-        assert_eq!(state.frame(r#"{"id":7,"result":{}}"#), Toward::Client);
-        send(&mut state, r#"{"method":"notifications/cancelled","params":{"requestId":8}}"#);
-        assert!(state.lost(Instant::now(), &away()).is_empty());
-    }
-
-    #[test]
-    fn what_waits_goes_out_in_order_and_before_what_comes_later() {
-        let mut state = state();
-        for line in [CALL, r#"{"method":"notifications/initialized"}"#, "nonsense"] {
-            assert_eq!(state.line(line.to_owned()), Step::Rest);
-        }
-        assert_eq!(state.release(&1), Step::Send(1, CALL.to_owned()));
-        assert_eq!(state.line("later".to_owned()), Step::Rest);
-        assert!(matches!(state.release(&1), Step::Send(1, _)));
-        assert_eq!(state.release(&1), Step::Send(1, "nonsense".to_owned()));
-        assert_eq!(state.release(&1), Step::Send(1, "later".to_owned()));
-        assert_eq!(state.release(&1), Step::Rest);
-        assert_eq!(state.open_door(), Some(1));
-    }
-
-    #[test]
-    fn a_request_taken_back_while_it_waits_is_never_sent() {
-        let mut state = state();
-        assert_eq!(state.line(CALL.to_owned()), Step::Rest);
-        let cancel = r#"{"method":"notifications/cancelled","params":{"requestId":7}}"#;
-        assert_eq!(state.line(cancel.to_owned()), Step::Rest);
-        assert_eq!(state.release(&1), Step::Rest);
-        assert_eq!(state.held_bytes, 0);
-    }
-
-    #[test]
-    fn a_daemon_that_stays_away_is_an_error_for_requests_and_none_for_pings() {
-        let mut state = state();
-        assert_eq!(state.line(CALL.to_owned()), Step::Rest);
-        let answers = state.shut(away());
-        assert_eq!(answers.len(), 1);
-        assert_eq!(answer(state.line(CALL.to_owned()))["error"]["code"], -32018);
-        assert_eq!(
-            answer(state.line(r#"{"id":1,"method":"ping"}"#.to_owned()))["result"],
-            serde_json::json!({})
-        );
-        assert_eq!(answer(state.line("nonsense".to_owned()))["id"], serde_json::Value::Null);
-        assert_eq!(state.line(r#"{"method":"notifications/x"}"#.to_owned()), Step::Rest);
-    }
-
-    #[test]
-    fn only_an_accepted_session_is_begun_again() {
-        let mut state = open();
-        let initialize = r#"{"id":0,"method":"initialize","params":{"b":1,"a":2}}"#;
-        send(&mut state, initialize);
-        assert_eq!(state.session(), None);
-        assert_eq!(state.frame(r#"{"id":0,"result":{}}"#), Toward::Client);
-        let initialized = r#"{"method":"notifications/initialized"}"#;
-        send(&mut state, initialized);
-        let session = state.session().unwrap();
-        assert!(
-            session.initialize.contains(r#""params":{"b":1,"a":2}"#) && session.initialize.contains(OWN_ID)
-        );
-        assert_eq!(session.initialized.as_deref(), Some(initialized));
-        let own = format!(r#"{{"id":{OWN_ID},"result":{{}}}}"#);
-        assert_eq!(state.frame(&own), Toward::Shim { failed: false });
-    }
-
-    #[test]
-    fn a_refused_session_is_not_begun_again() {
-        let mut state = open();
-        send(&mut state, r#"{"id":0,"method":"initialize"}"#);
-        assert_eq!(state.frame(r#"{"id":0,"error":{"code":-32602,"message":"no"}}"#), Toward::Client);
-        assert_eq!(state.session(), None);
-    }
-
-    #[test]
-    fn both_tables_are_bounded_and_say_so() {
-        let mut waiting = state();
-        for id in 0..MAX_HELD {
-            assert_eq!(waiting.line(format!(r#"{{"id":{id},"method":"x"}}"#)), Step::Rest);
-        }
-        assert_eq!(answer(waiting.line(CALL.to_owned()))["error"]["code"], -32010);
-
-        let mut state = open();
-        for id in 0..MAX_IN_FLIGHT {
-            send(&mut state, &format!(r#"{{"id":{id},"method":"x"}}"#));
-        }
-        let full = r#"{"id":"one more","method":"x"}"#.to_owned();
-        assert_eq!(answer(state.line(full))["error"]["data"]["code"], "OVER_CAPACITY");
-    }
-}
+mod tests;

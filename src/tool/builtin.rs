@@ -82,8 +82,8 @@ impl Builtin {
                 "Tell whether the daemon is well: permits in use and their limits, calls in flight and waiting."
             }
             Self::ServerStats => {
-                "Statistics of the daemon: executions, failures, durations, permits by provider, and how many \
-                 executions deduplication saved."
+                "Statistics of the daemon: requests and quantiles of their durations, executions and how they ended, \
+                 permits by provider, and how many executions deduplication saved."
             }
             Self::GetRequest => {
                 "Look up one request by its id (req_…): its state and timings, then its outcome if that was kept, as it is \

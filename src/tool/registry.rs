@@ -60,6 +60,8 @@ pub struct Prepared {
     pub place: Place,
     /// Content hash of the definition with provider, place and model.
     pub definition: u64,
+    /// The model that is asked, where one is.
+    pub model: Option<Arc<str>>,
     /// The work.
     pub job: Box<dyn Job>,
 }
@@ -158,8 +160,8 @@ impl Registry {
         self.by_name.get(name)
     }
 
-    /// Names near to one that is not there, nearest first.
-    pub fn near(&self, name: &str) -> Vec<String> {
+    /// Names near to one that is not there, nearest first, of the tools that are `seen`.
+    pub fn near(&self, name: &str, seen: impl Fn(&str) -> bool) -> Vec<String> {
         if name.len() > LONGEST_NAME {
             // Nothing is near to it, and to look would take memory for each of its characters.
             return Vec::new();
@@ -167,6 +169,7 @@ impl Registry {
         let mut near: Vec<_> = self
             .tools
             .iter()
+            .filter(|tool| seen(&tool.name))
             .map(|tool| (strsim::damerau_levenshtein(&tool.name, name), &tool.name))
             .filter(|(distance, tool)| *distance <= 3.max(tool.len() / 3) || tool.contains(name))
             .collect();
@@ -185,26 +188,32 @@ impl Registry {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
                 let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
-                Ok(Some(Prepared { place: Place::Provider(offline_place), definition: tool.definition, job }))
+                Ok(Some(Prepared {
+                    place: Place::Provider(offline_place),
+                    definition: tool.definition,
+                    model: None,
+                    job,
+                }))
             }
             Work::Prompt(prompt) => {
                 let (provider, entry) = self.choose(&arguments)?;
                 let asked = arguments.get("model").and_then(Value::as_str);
                 let model = asked.map_or_else(|| Arc::clone(&entry.model), Arc::from);
                 let definition = definition_at(tool, entry, &model);
-                let request = prompt.question(model, &arguments);
+                let request = prompt.question(Arc::clone(&model), &arguments);
                 let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
-                Ok(Some(Prepared { place: Place::Provider(provider), definition, job }))
+                Ok(Some(Prepared { place: Place::Provider(provider), definition, model: Some(model), job }))
             }
             Work::Consensus => {
                 let mut definition = tool.definition;
                 let asked = self.asked(&arguments, &mut definition)?;
                 let job = Box::new(AskAll::new(&arguments, asked));
-                Ok(Some(Prepared { place: Place::Composite, definition, job }))
+                Ok(Some(Prepared { place: Place::Composite, definition, model: None, job }))
             }
             Work::Custom(work) => {
                 let job = work.job(&arguments);
-                Ok(Some(Prepared { place: Place::Provider(offline_place), definition: tool.definition, job }))
+                let place = Place::Provider(offline_place);
+                Ok(Some(Prepared { place, definition: tool.definition, model: None, job }))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Who comes in, and how a conversation begins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inflightd::proto::op::Op as OpDialect;
@@ -52,7 +53,7 @@ async fn a_hello_that_never_comes_closes_with_4002() {
     let daemon = Daemon::offline(&[]).await;
     let (ours, theirs) = tokio::io::duplex(4096);
     let socket = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
-    let caller = daemon.hub.new_caller();
+    let caller = daemon.hub.new_caller(Arc::clone(&daemon.hub.auth.principals()[0]));
     let dialect = OpDialect::new(caller.session.id, true);
     tokio::spawn(inflightd::session::serve(socket, dialect, daemon.hub.clone(), caller));
     let mut client = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;

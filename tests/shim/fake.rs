@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -23,6 +23,7 @@ pub struct Daemon {
 pub struct Peer {
     pub socket: WebSocket<TcpStream>,
     pub authorization: Option<String>,
+    pub session: Option<String>,
 }
 
 impl Daemon {
@@ -42,33 +43,45 @@ impl Daemon {
         write!(tcp, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
     }
 
-    #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
     pub fn accept(&self) -> Peer {
+        self.accept_as(None)
+    }
+
+    /// Accepts the next upgrade as a daemon of this version.
+    #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+    pub fn accept_as(&self, version: Option<&str>) -> Peer {
         let (tcp, _) = self.listener.accept().unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut authorization = None;
+        let (mut authorization, mut session) = (None, None);
         let config =
             WebSocketConfig::default().max_frame_size(Some(64 << 20)).max_message_size(Some(64 << 20));
         let upgrade = |request: &Request, mut response: Response| {
             let header = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
             assert_eq!(header("Sec-WebSocket-Protocol").as_deref(), Some("mcp"));
             authorization = header("Authorization");
+            session = header("Inflightd-Session");
+            if let Some(version) = version {
+                response.headers_mut().insert("Inflightd-Version", version.parse().unwrap());
+            }
             response.headers_mut().insert("Sec-WebSocket-Protocol", "mcp".parse().unwrap());
             Ok(response)
         };
         let socket = accept_hdr_with_config(tcp, upgrade, Some(config)).unwrap();
-        Peer { socket, authorization }
+        Peer { socket, authorization, session }
     }
 }
 
 impl Peer {
     /// The next text; control frames are answered on the way.
     pub fn text(&mut self) -> String {
-        loop {
+        let since = Instant::now();
+        // The shim's pings come for ever.
+        while since.elapsed() < PATIENCE {
             if let Message::Text(text) = self.socket.read().unwrap() {
                 return text.to_string();
             }
         }
+        panic!("no text came");
     }
 
     pub fn json(&mut self) -> Value {

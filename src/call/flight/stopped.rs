@@ -35,6 +35,7 @@ impl Future for Stopped {
                     Stop::Now => return Poll::Ready(()),
                     Stop::At(until) if until <= Instant::now() => {
                         state.life = Life::Stopping;
+                        state.stop = Stop::Now;
                         return Poll::Ready(());
                     }
                     Stop::At(until) => {

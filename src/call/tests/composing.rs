@@ -1,10 +1,15 @@
 //! Composites: what they hold, how their children meet, and how both end.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::call::tests::rig::{Rig, code, end, error, pass, peek, secs, settle, text, within};
 use crate::call::tests::stage::{Order, Progress};
-use crate::call::{Answer, Call, Caller, Code, Options, Origin, Priority, Submitted, Waiter};
+use crate::call::{Answer, Call, Caller, Code, Options, Origin, Principal, Priority, Submitted, Waiter};
+use crate::config::PrincipalConfig;
+use crate::config::principals::{OwnLimits, ToolPatterns};
+use crate::ids::PrincipalId;
 
 /// A consensus that asks this of these, under way.
 fn ask(rig: &Rig, caller: &Caller, prompt: &str, models: &Value) -> Waiter {
@@ -17,6 +22,12 @@ fn ask_with(rig: &Rig, caller: &Caller, prompt: &str, models: &Value, options: O
         Submitted::Waiting(waiter) => waiter,
         Submitted::Answered(answer) => panic!("answered at once: {:?}", answer.outcome),
     }
+}
+
+/// A caller of a principal that is configured so.
+fn caller_as(rig: &Rig, config: &PrincipalConfig) -> Caller {
+    let principal = Arc::new(Principal::new(PrincipalId(7), config, 8));
+    Caller { principal, ..rig.caller(7, 1) }
 }
 
 fn chat(rig: &Rig, caller: &Caller, prompt: &str) -> Waiter {
@@ -160,8 +171,13 @@ async fn a_composite_whose_caller_is_gone_lingers_with_its_children() {
 #[tokio::test(start_paused = true)]
 async fn a_composite_cannot_be_called_by_one() {
     let rig = Rig::new(&[]);
-    let call =
-        Call { tool: "consensus", arguments: r#"{"prompt":"q"}"#, extra: None, options: Options::default() };
+    let call = Call {
+        id: None,
+        tool: "consensus",
+        arguments: r#"{"prompt":"q"}"#,
+        extra: None,
+        options: Options::default(),
+    };
     let Submitted::Answered(answer) =
         rig.calls.submit_from(&rig.caller(0, 1), call, Origin::Composite { ordinal: 0 })
     else {
@@ -244,6 +260,48 @@ async fn a_drain_answers_composites_that_wait_and_lets_those_at_work_end() {
     assert_eq!(code(&end(&mut waits).await), Some(Code::ShuttingDown));
     rig.stage.order(0, Order::answer("done"));
     assert_eq!(answers(&end(&mut at_work).await)[0]["text"], "done");
+    settle().await;
+    rig.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_composite_and_its_children_are_tools_that_its_principal_may_call() {
+    let rig = Rig::new(&[]);
+    let tools = |patterns: &[&str]| PrincipalConfig {
+        tools: Some(ToolPatterns::parse(patterns).unwrap()),
+        ..PrincipalConfig::plain("ci")
+    };
+    let without = caller_as(&rig, &tools(&["chat"]));
+    let Submitted::Answered(answer) =
+        rig.submit(&without, "consensus", r#"{"prompt":"q"}"#, Options::default())
+    else {
+        panic!("it is under way")
+    };
+    assert_eq!(code(&answer), Some(Code::ToolNotFound));
+    let alone = caller_as(&rig, &tools(&["consensus"]));
+    let arguments = r#"{"prompt":"q","models":[{}]}"#;
+    let answer = match rig.submit(&alone, "consensus", arguments, Options::default()) {
+        Submitted::Answered(answer) => answer,
+        Submitted::Waiting(mut waiter) => end(&mut waiter).await,
+    };
+    assert_eq!(answers(&answer)[0]["error"]["code"], "TOOL_NOT_FOUND");
+    assert_eq!(rig.stage.begun(), 0);
+    rig.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_have_places_of_their_principal_and_the_composite_has_none() {
+    let rig = Rig::new(&[]);
+    let limits = Some(OwnLimits { max_inflight: 1, max_queued: None });
+    let caller = caller_as(&rig, &PrincipalConfig { limits, ..PrincipalConfig::plain("ci") });
+    let mut waiter = ask(&rig, &caller, "q", &json!([{}, {}]));
+    for piece in 0..2 {
+        settle().await;
+        let own = caller.principal.slots.as_ref().unwrap().view();
+        assert_eq!((own.in_use, own.queued, rig.stage.begun()), (1, 1 - piece, piece + 1));
+        rig.stage.order(piece, Order::answer("a"));
+    }
+    assert_eq!(answers(&end(&mut waiter).await)[1]["text"], "a");
     settle().await;
     rig.assert_at_rest();
 }

@@ -101,7 +101,7 @@ async fn after_the_drain_a_read_is_told_that_the_daemon_goes() {
         let (mut waiter, work) = rig.at_work(tool, "a");
         rig.calls.start_draining();
         rig.calls.stop_all();
-        assert_eq!(error(&end(&mut waiter).await), &CallError::ShuttingDown, "{tool}");
+        assert_eq!(error(&end(&mut waiter).await), &CallError::CutOff, "{tool}");
         assert_eq!(rig.stage.progress(work), Progress::CutOff);
         settle().await;
         rig.assert_at_rest();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::call::cache::OutcomeCache;
-use crate::call::flight::{Boarding, FlightRules, Leaving, SeatNo};
+use crate::call::flight::{About, Boarding, FlightRules, Leaving, SeatNo};
 use crate::call::flights::{Aboard, Flights, RunGuard};
 use crate::call::key::CallKey;
 use crate::call::queue::Priority;
@@ -169,6 +169,7 @@ impl Counter {
             provider: Arc::from("offline"),
             rules: FlightRules { max_waiters: 9, reattach: Duration::ZERO },
             keep: None,
+            about: About::default(),
             at: Instant::now(),
             priority: Priority::Medium,
             until: Deadline::after(Duration::from_secs(60)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::call::flight::{Boarding, FlightRules};
+use crate::call::flight::{About, Boarding, FlightRules};
 use crate::call::flights::{Aboard, RunGuard};
 use crate::call::key::CallKey;
 use crate::call::permits::Lease;
@@ -15,7 +15,7 @@ use crate::call::tests::stage::{Act, Model, Stage};
 use crate::call::{
     Answer, Call, CallError, Caller, Calls, ClientSession, Code, Options, Principal, Submitted, Waiter,
 };
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, PrincipalConfig, Sources};
 use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::lifecycle::Lifecycle;
@@ -97,13 +97,14 @@ impl Rig {
     pub(crate) fn caller(&self, principal: u32, session: u64) -> Caller {
         let limits = &self.config.limits;
         let session = ClientSession::new(ClientSessionId(session), limits.session, limits.queue);
-        let principal = Principal { id: PrincipalId(principal), name: Arc::from("somebody") };
-        Caller { principal, session: Arc::new(session) }
+        let config = PrincipalConfig::plain("somebody");
+        let principal = Arc::new(Principal::new(PrincipalId(principal), &config, 1));
+        Caller { principal, session: Arc::new(session), attachment: None }
     }
 
     /// Hands a call over, with its arguments as JSON text.
     pub(crate) fn submit(&self, caller: &Caller, tool: &str, arguments: &str, options: Options) -> Submitted {
-        self.calls.submit(caller, Call { tool, arguments, extra: None, options })
+        self.calls.submit(caller, Call { id: None, tool, arguments, extra: None, options })
     }
 
     /// A call under this label that is under way.
@@ -161,6 +162,7 @@ impl Rig {
             provider,
             rules,
             keep: None,
+            about: About::default(),
             at,
             priority: Priority::Medium,
             until: Deadline::since(at, Duration::from_secs(60)),

@@ -22,6 +22,8 @@ pub(super) struct Params<'a> {
     pub(super) cursor: Option<Str<'a>>,
     #[serde(borrow, default, rename = "protocolVersion")]
     pub(super) protocol_version: Option<Str<'a>>,
+    #[serde(borrow, default, rename = "clientInfo")]
+    pub(super) client_info: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     pub(super) meta: Meta<'a>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Meta<'a> {
     pub(super) version: Option<Str<'a>>,
     /// Whether it says what the client can do.
     pub(super) has_capabilities: bool,
+    /// Who calls, as JSON text.
+    pub(super) client_info: Option<&'a str>,
     /// The progress token, as JSON text.
     pub(super) progress: Option<&'a str>,
     /// `inflightd/priority`
@@ -41,6 +45,8 @@ pub(super) struct Meta<'a> {
     pub(super) timeout: Option<Duration>,
     /// `inflightd/dedup`
     pub(super) dedup: Option<Dedup>,
+    /// `inflightd/resume`
+    pub(super) resume: bool,
     /// Members that are not known to be inert, as one JSON object: part of the call's key.
     pub(super) extra: Option<String>,
 }
@@ -109,11 +115,11 @@ impl<'de> Meta<'de> {
                 map.next_value::<&'de RawValue>()?;
             }
             // They say who calls and how it is traced, not what is asked.
-            "io.modelcontextprotocol/clientInfo"
-            | "io.modelcontextprotocol/logLevel"
-            | "traceparent"
-            | "tracestate"
-            | "baggage" => {
+            "io.modelcontextprotocol/clientInfo" => {
+                let client: &'de RawValue = map.next_value()?;
+                self.client_info = Some(client.get());
+            }
+            "io.modelcontextprotocol/logLevel" | "traceparent" | "tracestate" | "baggage" => {
                 map.next_value::<&'de RawValue>()?;
             }
             "inflightd/priority" => {
@@ -135,9 +141,10 @@ impl<'de> Meta<'de> {
                         .ok_or_else(|| A::Error::custom("inflightd/dedup must be read, guard or off"))?,
                 );
             }
+            "inflightd/resume" => self.resume = map.next_value()?,
             _ if name.starts_with("inflightd/") => {
                 return Err(A::Error::custom(
-                    "there are inflightd/priority, inflightd/timeout_ms and inflightd/dedup",
+                    "there are inflightd/priority, inflightd/timeout_ms, inflightd/dedup and inflightd/resume",
                 ));
             }
             _ => {
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_what_is_not_known_to_be_inert_counts() {
-        let inert = r#"{"_meta":{"progressToken":7,"traceparent":"x","inflightd/priority":"high","inflightd/timeout_ms":5}}"#;
+        let inert = r#"{"_meta":{"progressToken":7,"traceparent":"x","inflightd/priority":"high","inflightd/timeout_ms":5,"inflightd/resume":true}}"#;
         let params = read(Some(inert)).unwrap();
         assert_eq!(
             (params.meta.extra, params.meta.progress, params.meta.priority),

@@ -1,22 +1,17 @@
 //! The form of answers for shims that can only take one frame for each request, strictly in order, and a small one.
 //!
-//! Their hello has `clientInfo`; they put their id in `id`, read `result`, and give up after a minute.
+//! Their hello has `clientInfo`; they put their id in `id`, read `result`, and give up after a while without a word.
 
 use std::time::Duration;
 
 use crate::call::{Answer, Bounds, CallError, Full};
-use crate::proto::op::{To, close, push_metadata, reply};
+use crate::proto::op::answer::push_metadata;
+use crate::proto::op::{To, close, reply};
 use crate::proto::{WAIT_FOR_TURN, push_error as push_error_object};
 use crate::provider::{Collects, Reply, content};
 
 /// A frame stays below this: it is what many WebSocket libraries take at most.
 const FRAME_BYTES: usize = 1 << 20;
-
-/// How long such a shim waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long before that it is answered.
-const MARGIN: Duration = Duration::from_secs(5);
 
 /// The longest id that is given back.
 pub(super) const ID_BYTES: usize = 1024;
@@ -32,10 +27,9 @@ const WORD_BYTES: usize = 512;
 
 /// What a connection of such a shim cannot take. Ids, metadata and all that is in a frame beside its result need less
 /// than 32 KiB, so whatever is cut was kept.
-pub(super) const BOUNDS: Bounds = Bounds {
-    answer_within: Some(PATIENCE.saturating_sub(MARGIN)),
-    reply_bytes: Some(FRAME_BYTES - 32 * 1024),
-};
+pub(super) fn bounds(answer_within: Option<Duration>) -> Bounds {
+    Bounds { answer_within, reply_bytes: Some(FRAME_BYTES - 32 * 1024) }
+}
 
 /// In which form a connection's requests are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

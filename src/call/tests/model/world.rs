@@ -235,6 +235,10 @@ impl World {
     fn cancel(&mut self, at: usize) {
         let seat = &mut self.seats[at];
         seat.waiter.cancel_handle().cancel();
+        if seat.cancelled {
+            // It has left already: saying so again changes nothing for who waits, or lingers, since.
+            return;
+        }
         let flight = seat.flight;
         let landed = self.rig.stage.progress(self.flights[flight].piece);
         if matches!(landed, Progress::Ended | Progress::CutOff) {

@@ -1,0 +1,108 @@
+//! What `inflightd doctor` shows: the ladder hop by hop, providers, clients, limits, and what is wrong.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::door::Hub;
+use crate::provider::offline;
+use crate::tool::Insight;
+
+/// Above this share of the connections, in percent, newcomers may soon be refused.
+const BUSY_PERCENT: usize = 80;
+
+impl Hub {
+    /// The daemon's own findings. Nothing in it is secret: keys are told to be there or not.
+    pub fn doctor(&self) -> Value {
+        let clients = self.clients.report();
+        let open = self.connections.load(Ordering::Relaxed);
+        let limits = json!({
+            "connections": {"open": open, "limit": self.limits.connections},
+            "executions": {"active": self.calls.flights().executions(), "limit": self.limits.executions},
+            "queue": self.limits.queue,
+            "session": self.limits.session,
+            "waiters": self.limits.waiters,
+        });
+        let problems = self.problems(&clients, open);
+        let mut about = self.calls.health();
+        if let Some(members) = about.as_object_mut() {
+            let own = [
+                ("ladder", self.hops()),
+                ("providers", self.providers()),
+                ("problems", problems.into()),
+                ("clients", clients.into()),
+                ("limits", limits),
+            ];
+            members.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        }
+        about
+    }
+
+    /// Each rung with its distance to the next one.
+    fn hops(&self) -> Value {
+        let ladder = &self.ladder;
+        let hop = |name: &str, timeout: Duration, next: Option<Duration>| {
+            let margin = next.map(|next| next.saturating_sub(timeout).as_secs_f64());
+            json!({"hop": name, "timeout_secs": timeout.as_secs_f64(), "margin_secs": margin})
+        };
+        let entries = self.calls.registry().catalog().entries().iter();
+        let mut hops: Vec<_> = entries
+            .map(|entry| hop(&format!("provider {}", entry.name), entry.timeout, Some(ladder.tool())))
+            .collect();
+        hops.push(hop("tool", ladder.tool(), Some(ladder.daemon)));
+        hops.push(hop("daemon", ladder.daemon, Some(ladder.shim)));
+        hops.push(hop("shim", ladder.shim, Some(ladder.client)));
+        hops.push(hop("client", ladder.client, None));
+        hops.into()
+    }
+
+    fn providers(&self) -> Value {
+        let catalog = self.calls.registry().catalog();
+        let presets = config::provider_names().map(|name| {
+            let key = if catalog.find(name).is_some() { "set" } else { "missing" };
+            json!({"name": name, "key": key})
+        });
+        presets.chain([json!({"name": offline::NAME, "key": "not needed"})]).collect::<Vec<_>>().into()
+    }
+
+    fn problems(&self, clients: &[Value], open: usize) -> Vec<Value> {
+        let mut problems = Vec::new();
+        let mut add = |what: String, remedy: &str| problems.push(json!({"problem": what, "remedy": remedy}));
+        if self.health.broken() {
+            add("an invariant of the daemon is broken".into(), "see the errors in its log, and report them");
+        }
+        if self.calls.watch().lifecycle().draining() {
+            add(
+                "the daemon is going down".into(),
+                "wait for the next one, or start one with `inflightd serve`",
+            );
+        }
+        if open * 100 > self.limits.connections * BUSY_PERCENT {
+            let what = format!("{open} of {} connections are open", self.limits.connections);
+            add(what, "close clients, or raise CONNECTIONS_MAX");
+        }
+        if self.ladder.daemon * 2 < self.ladder.tool() * 3 {
+            let what = "the daemon's timeout is less than 1.5 times the tools': little is left for waiting";
+            add(what.into(), "raise DAEMON_TIMEOUT_SECS, or lower the tools' timeouts");
+        }
+        for client in clients {
+            let text = |name| client.get(name).and_then(Value::as_str).unwrap_or_default();
+            if text("gives_up_first") != "yes" {
+                continue;
+            }
+            let what = format!(
+                "the client {} {} gives up after {}s, before the daemon does after {}s",
+                text("name"),
+                text("version"),
+                client.get("limit_secs").and_then(Value::as_f64).unwrap_or_default(),
+                self.ladder.daemon.as_secs_f64(),
+            );
+            let remedy = "raise the client's own limit, or lower DAEMON_TIMEOUT_SECS; until then its longer calls are \
+                          answered shortly before its limit, and get_request collects their outcomes";
+            add(what, remedy);
+        }
+        problems
+    }
+}

@@ -1,0 +1,65 @@
+//! Counts as figures: what `get_server_stats` says of requests and sessions. Everything is zero while nothing happened.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::lifecycle::{Durations, ExecutionTotals, Totals};
+use crate::phase::{ExecutionEnd, Refusal};
+
+/// Requests: one for each caller, whoever shares an execution.
+pub(super) fn requests(
+    active: usize,
+    totals: &Totals,
+    executions: &ExecutionTotals,
+    durations: &Durations,
+) -> Map<String, Value> {
+    let active = u64::try_from(active).unwrap_or(u64::MAX);
+    let total = totals.calls + active;
+    // Each request is received, and has its end; joining and finding a kept outcome are noted of it alone.
+    let events = total + totals.calls + totals.joined + totals.cache_hits + executions.events;
+    let figures = [
+        ("total_requests", total.into()),
+        ("active_requests", active.into()),
+        ("completed_requests", totals.completed.into()),
+        ("avg_duration_ms", millis(durations.average)),
+        ("min_duration_ms", millis(durations.min)),
+        ("max_duration_ms", millis(durations.max)),
+        ("p50_duration_ms", millis(durations.p50)),
+        ("p95_duration_ms", millis(durations.p95)),
+        ("p99_duration_ms", millis(durations.p99)),
+        ("total_events", events.into()),
+    ];
+    figures.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect()
+}
+
+/// Sessions: the Executions, since the daemon started.
+pub(super) fn sessions(totals: &Totals, executions: &ExecutionTotals) -> Value {
+    let rejected: Map<_, _> = Refusal::ALL
+        .into_iter()
+        .zip(totals.refusals)
+        .map(|(refusal, count)| (refusal.label().to_owned(), count.into()))
+        .collect();
+    json!({
+        "total_sessions": totals.executions,
+        "active_sessions": totals.executions.saturating_sub(executions.finished()),
+        "completed_sessions": executions.of(ExecutionEnd::Completed),
+        "error_sessions": executions.of(ExecutionEnd::Error),
+        "timeout_sessions": executions.of(ExecutionEnd::Timeout),
+        "cancelled_sessions": executions.of(ExecutionEnd::Cancelled),
+        "peak_concurrent_sessions": executions.peak,
+        "average_duration_seconds": executions.average.as_secs_f64(),
+        "success_rate": executions.rate(ExecutionEnd::Completed),
+        "timeout_rate": executions.rate(ExecutionEnd::Timeout),
+        "error_rate": executions.rate(ExecutionEnd::Error),
+        "rejected": rejected,
+    })
+}
+
+/// Milliseconds with all that the clock tells behind the point.
+fn millis(span: Duration) -> Value {
+    (span.as_secs_f64() * 1e3).into()
+}
+
+#[cfg(test)]
+mod tests;
