@@ -12,26 +12,29 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::deadline::Deadline;
 use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
-use crate::provider::{Context, Fault, Job, Reply, Tell};
+use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
-use crate::tool::{Dedup, Effect, Registry, Tool, Work};
+use crate::tool::registry::Place;
+use crate::tool::{Dedup, Effect, Registry, Tool, Work, consensus};
 
 mod boarding;
 mod budget;
 pub mod cache;
 pub mod caller;
 pub mod canonical;
+mod children;
 pub mod flight;
 pub mod flights;
+mod invoke;
 pub mod key;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
 pub mod reattach;
+mod settle;
 mod shown;
 mod told;
 mod views;
@@ -43,14 +46,15 @@ pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
 pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
-use budget::Budget;
 use cache::OutcomeCache;
-use flight::{About, Boarding, Flight, FlightRules};
+use children::Opener;
+use flight::{About, Boarding, FlightRules};
 use flights::{Flights, RunGuard};
 use key::{CallKey, Digester};
-use permits::{Holder, Leases};
+use permits::Leases;
 use queue::{Pool, Share};
 use reattach::{Attached, Attachments};
+use settle::settle;
 use waiter::Arrival;
 use watch::Watch;
 
@@ -97,12 +101,35 @@ pub enum Submitted {
     Waiting(Waiter),
 }
 
-/// The path of a call, and all it goes through.
+/// Who hands a call over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A caller, through a door.
+    Door,
+    /// A composite's work, after so many equal children of it.
+    Composite { ordinal: u32 },
+}
+
+impl Origin {
+    /// How many equal children came before. Children are leaves, so that waiting has no cycle.
+    fn ordinal(self, tool: &Tool) -> Result<u32, CallError> {
+        match self {
+            Self::Door => Ok(0),
+            Self::Composite { .. } if matches!(tool.work, Work::Consensus) => {
+                Err(CallError::NoLeaf { tool: Arc::clone(&tool.name) })
+            }
+            Self::Composite { ordinal } => Ok(ordinal),
+        }
+    }
+}
+
+/// The path of a call, and all it goes through. Clones are the same path.
+#[derive(Clone)]
 pub struct Calls {
-    registry: Registry,
+    registry: Arc<Registry>,
     flights: Arc<Flights>,
     watch: Arc<Watch>,
-    attachments: Attachments,
+    attachments: Arc<Attachments>,
     path: Arc<Path>,
     digester: Digester,
     rules: FlightRules,
@@ -115,6 +142,8 @@ struct Path {
     pools: Vec<Arc<Pool>>,
     timeouts: Vec<Duration>,
     global: Arc<Pool>,
+    /// Slots of composites.
+    consensus: Arc<Pool>,
     leases: Arc<Leases>,
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
@@ -129,8 +158,16 @@ struct Path {
 struct Run {
     guard: RunGuard,
     job: Box<dyn Job>,
-    provider: usize,
+    place: RunsAt,
     caller: Caller,
+}
+
+/// Where a Run does its work.
+enum RunsAt {
+    /// Under permits of this provider, and in a slot of its session unless its composite is in one of its own.
+    Provider { index: usize, is_child: bool },
+    /// In a slot of its own kind, calling others.
+    Own(Box<Opener>),
 }
 
 impl Calls {
@@ -145,6 +182,7 @@ impl Calls {
             timeouts: entries.iter().map(|entry| entry.timeout).collect(),
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
             global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions, Share::All)),
+            consensus: pool(&Arc::from(consensus::NAME), limits.consensus),
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
@@ -158,12 +196,12 @@ impl Calls {
                 OutcomeCache::new(limits.result_cache_bytes, config.guard_window),
             )),
             watch: Arc::new(Watch::new(lifecycle)),
-            attachments: Attachments::new(config.reattach),
+            attachments: Arc::new(Attachments::new(config.reattach)),
             path: Arc::new(path),
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
             patience: config.ladder.daemon,
-            registry,
+            registry: Arc::new(registry),
             tasks,
         }
     }
@@ -173,6 +211,10 @@ impl Calls {
     ///
     /// Must be called inside a tokio runtime.
     pub fn submit(&self, caller: &Caller, call: Call<'_>) -> Submitted {
+        self.submit_from(caller, call, Origin::Door)
+    }
+
+    fn submit_from(&self, caller: &Caller, call: Call<'_>, origin: Origin) -> Submitted {
         let received = Instant::now();
         let request = RequestId::mint();
         let principal = &*caller.principal;
@@ -183,7 +225,7 @@ impl Calls {
                 Err(CallError::Expired { principal: Arc::clone(&principal.name) })
             }
             None => Err(no_such_tool(&self.registry, principal, call.tool)),
-            Some(tool) => self.take_in(caller, tool, call, request, received),
+            Some(tool) => self.take_in(caller, tool, call, origin, request, received),
         };
         taken.unwrap_or_else(|error| {
             let answer = Answer {
@@ -206,6 +248,7 @@ impl Calls {
         caller: &Caller,
         tool: &Arc<Tool>,
         call: Call<'_>,
+        origin: Origin,
         request: RequestId,
         received: Instant,
     ) -> Result<Submitted, CallError> {
@@ -233,24 +276,20 @@ impl Calls {
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
+        let ordinal = origin.ordinal(tool)?;
         let metadata = metadata(call.extra)?;
         let Some(prepared) = self.registry.prepare(tool, arguments)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
         let policy = options.dedup.unwrap_or(tool.dedup);
-        let key =
-            |session| CallKey { principal, session, tool: tool.id, definition: prepared.definition, digest };
+        let definition = prepared.definition;
+        let key = |session| CallKey { principal, session, tool: tool.id, definition, ordinal, digest };
         let key = match policy {
             Dedup::Principal => Some(key(None)),
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let (Some(provider), Some(limit)) = (
-            self.path.pools.get(prepared.provider).map(|pool| Arc::clone(pool.name())),
-            self.path.timeouts.get(prepared.provider),
-        ) else {
-            unreachable!("a call is prepared for a provider of the catalogue, and each has a pool");
-        };
+        let provider = Arc::clone(self.path.pool(prepared.place).name());
         let keep = self.flights.cache().keeps(policy, tool);
         // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
         // whose caller may come back for it, since a write is never done again.
@@ -268,15 +307,25 @@ impl Calls {
             provider,
             rules: self.rules,
             keep,
-            about: About { model: prepared.model, timeout: tool.timeout.min(*limit), metadata },
+            about: About { model: prepared.model, timeout: self.path.limit(tool, prepared.place), metadata },
             at: received,
             priority,
             until: arrival.until(),
         };
-        let (job, provider) = (prepared.job, prepared.provider);
-        let run = |guard| Run { guard, job, provider, caller: caller.clone() };
+        let (job, place) = (prepared.job, prepared.place);
+        let run = |guard| {
+            let place = self.runs_at(place, caller, origin);
+            Run { guard, job, place, caller: caller.clone() }
+        };
         let waiter = self.board(boarding, arrival, attached, run)?;
         Ok(waiter.submitted())
+    }
+
+    fn runs_at(&self, place: Place, caller: &Caller, origin: Origin) -> RunsAt {
+        match place {
+            Place::Provider(index) => RunsAt::Provider { index, is_child: origin != Origin::Door },
+            Place::Composite => RunsAt::Own(Box::new(Opener { calls: self.clone(), caller: caller.clone() })),
+        }
     }
 
     /// Polls the Run once; one that is not ready then gets a task.
@@ -305,6 +354,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.path.pools.iter().for_each(|pool| pool.close());
         self.path.global.close();
+        self.path.consensus.close();
         self.path.closing.cancel();
     }
 
@@ -336,11 +386,19 @@ fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
 
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.
 async fn fly(path: Arc<Path>, run: Run) {
-    let Run { mut guard, job, provider, caller } = run;
+    let Run { mut guard, job, place, caller } = run;
     let flight = Arc::clone(guard.flight());
     let mut began = false;
     let worked = {
-        let work = path.work(&flight, job, provider, &caller, &mut began);
+        let work = async {
+            match place {
+                RunsAt::Provider { index, is_child } => {
+                    path.work(&flight, job, index, &caller, is_child, &mut began).await
+                }
+                // Boxed: plain calls are not to carry its room.
+                RunsAt::Own(opener) => path.compose(&flight, job, *opener, &mut began).boxed().await,
+            }
+        };
         tokio::select! {
             biased;
             worked = work => worked,
@@ -356,89 +414,6 @@ async fn fly(path: Arc<Path>, run: Run) {
     flight.stages().mark(Phase::SessionReleased, end);
     let outcome = settle(worked, &flight, began, path.max_reply_bytes);
     guard.land(outcome);
-}
-
-impl Path {
-    /// Slot, queue and permits, narrow to wide; then the work, within the Run's deadline.
-    async fn work(
-        &self,
-        flight: &Arc<Flight>,
-        job: Box<dyn Job>,
-        provider: usize,
-        caller: &Caller,
-        began: &mut bool,
-    ) -> Result<Reply, CallError> {
-        let Some(pool) = self.pools.get(provider) else {
-            unreachable!("a call is prepared for a provider of the catalogue");
-        };
-        let stages = flight.stages();
-        let queued = Instant::now();
-        stages.mark(Phase::Queued, queued);
-        let until = Deadline::since(queued, self.queue_budget);
-        let budget = Budget { flight, caller, since: queued, until, closing: &self.closing };
-        let (mut slot, slot_at) = budget.turn(&caller.session.slots, queued).await?;
-        let (mut own_slot, own_at) = budget.turn_if(caller.principal.slots.as_ref(), slot_at).await?;
-        let (permit, at) = budget.turn(pool, own_at).await?;
-        stages.mark(Phase::Dequeued, at);
-        let (global, start) = budget.turn(&self.global, at).await?;
-        stages.mark(Phase::SessionAllocated, start);
-        let limit = flight.about().timeout;
-        let deadline = Deadline::since(start, limit);
-        let holder = Holder { flight: Arc::clone(flight), since: start, deadline };
-        let mut lease = self.leases.grant(permit, global, holder);
-        stages.mark(Phase::ProviderCallStart, start);
-        *began = true;
-        let tell: Arc<dyn Tell> = flight.clone();
-        let context = Context { deadline, tell, max_reply_bytes: self.max_reply_bytes };
-        let worked = deadline.limit(job.run(context)).await;
-        let end = Instant::now();
-        lease.worked(end.saturating_duration_since(start));
-        slot.worked(end.saturating_duration_since(slot_at));
-        if let Some(own) = &mut own_slot {
-            own.worked(end.saturating_duration_since(own_at));
-        }
-        drop(lease);
-        drop((own_slot, slot));
-        match worked {
-            Ok(reply) => reply.map_err(CallError::Provider),
-            Err(_) => Err(CallError::ProviderTimeout {
-                provider: Arc::clone(pool.name()),
-                after: limit,
-                execution: flight.execution(),
-            }),
-        }
-    }
-}
-
-/// What the Run's end means for those who wait. A write that may have been done says so.
-fn settle(worked: Result<Reply, CallError>, flight: &Flight, began: bool, max_reply_bytes: usize) -> Outcome {
-    let write = flight.tool().effect == Effect::Write;
-    let unknown =
-        |what| Err(Arc::new(CallError::OutcomeUnknown { tool: Arc::clone(&flight.tool().name), what }));
-    match worked {
-        Ok(reply) if reply.bytes() > max_reply_bytes => {
-            Err(Arc::new(CallError::TooLarge { bytes: reply.bytes(), limit: max_reply_bytes }))
-        }
-        Ok(reply) => Ok(Arc::new(reply)),
-        Err(CallError::Provider(fault)) if write && began && !fault.surely_not_done() => {
-            unknown(what_failed(&fault))
-        }
-        Err(CallError::ProviderTimeout { .. }) if write => unknown("ran into its time limit"),
-        // Who took it back is told so by its seat; this is for whoever collects the outcome later.
-        Err(CallError::Cancelled) if write && began => unknown("was stopped"),
-        Err(CallError::ShuttingDown) if write && began => unknown("was cut off because the daemon went down"),
-        Err(CallError::ShuttingDown) if began => Err(Arc::new(CallError::CutOff)),
-        Err(error) => Err(Arc::new(error)),
-    }
-}
-
-fn what_failed(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Refused { .. } => "its provider failed",
-        Fault::Unreachable { .. } => "its provider could not be reached",
-        Fault::Broken { .. } => "its provider broke off",
-        Fault::TooLarge { .. } => "its answer was too large",
-    }
 }
 
 #[cfg(test)]

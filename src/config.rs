@@ -78,6 +78,8 @@ pub enum LogLevel {
 pub struct Limits {
     /// Permits over all providers.
     pub global: usize,
+    /// Runs of `consensus` at work.
+    pub consensus: usize,
     /// Runs at work for each client session.
     pub session: usize,
     /// Runs that wait in one provider's queue, and in one session's.

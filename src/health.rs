@@ -32,6 +32,8 @@ const BUSY_PERCENT: usize = 80;
 struct Look {
     global: PoolView,
     providers: Vec<(Arc<str>, PoolView)>,
+    /// They hold no permits: no sum of permits counts them.
+    composites: Vec<(Arc<str>, PoolView)>,
     leases: usize,
     inflight: usize,
     waiters: usize,
@@ -47,6 +49,7 @@ impl Look {
         Self {
             global,
             providers,
+            composites: calls.composites(),
             leases: holders.len(),
             inflight: calls.flights().executions(),
             waiters: calls.watch().active(),
@@ -55,14 +58,19 @@ impl Look {
     }
 
     fn queued(&self) -> usize {
-        self.global.queued + self.providers.iter().map(|(_, view)| view.queued).sum::<usize>()
+        self.global.queued + self.named().map(|(_, view)| view.queued).sum::<usize>()
+    }
+
+    /// Every pool but the one for all.
+    fn named(&self) -> impl Iterator<Item = &(Arc<str>, PoolView)> {
+        self.providers.iter().chain(&self.composites)
     }
 
     /// Permits on their way to a lease are taken and not yet bound, so only more leases than permits are wrong.
     fn is_balanced(&self) -> bool {
         let taken: usize = self.providers.iter().map(|(_, view)| view.in_use).sum();
         let within = |view: &PoolView| view.in_use <= view.limit;
-        let limits_hold = within(&self.global) && self.providers.iter().all(|(_, view)| within(view));
+        let limits_hold = within(&self.global) && self.named().all(|(_, view)| within(view));
         limits_hold && self.leases <= self.global.in_use && self.global.in_use <= taken
     }
 
@@ -70,7 +78,7 @@ impl Look {
     fn line(&self) -> String {
         let mut line = format!("global={}/{}", self.global.in_use, self.global.limit);
         // Writing to a String cannot fail.
-        for (name, view) in &self.providers {
+        for (name, view) in self.named() {
             let _ = write!(line, " {name}={}/{}", view.in_use, view.limit);
         }
         let _ = write!(line, " queued={} inflight={}", self.queued(), self.inflight);
@@ -138,7 +146,7 @@ impl Health {
 
 fn warn_of_use(look: &Look) {
     let all = std::iter::once(("global", look.global));
-    let each = look.providers.iter().map(|(name, view)| (&**name, *view));
+    let each = look.named().map(|(name, view)| (&**name, *view));
     for (name, view) in all.chain(each) {
         if view.in_use * 100 > view.limit * BUSY_PERCENT {
             tracing::warn!(
@@ -237,7 +245,7 @@ impl Insight for Calls {
 fn permits(look: &Look) -> Value {
     let view = |view: &PoolView| json!({"in_use": view.in_use, "limit": view.limit, "queued": view.queued});
     let mut members = Map::from_iter([("global".to_owned(), view(&look.global))]);
-    members.extend(look.providers.iter().map(|(name, each)| (name.to_string(), view(each))));
+    members.extend(look.named().map(|(name, each)| (name.to_string(), view(each))));
     Value::Object(members)
 }
 

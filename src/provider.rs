@@ -16,6 +16,7 @@ pub mod content;
 pub mod llm;
 pub mod offline;
 mod sse;
+pub mod submit;
 
 /// Why a provider did not do the work. It names no prompt, no argument and no secret: a provider's own error
 /// text may quote any of them, so only its short machine-readable code is kept.
@@ -150,10 +151,19 @@ impl Reply {
     /// A reply of one structured object, with its own text as content for clients that read only text.
     pub fn structured(object: &serde_json::Value) -> Self {
         let json = object.to_string();
-        let mut reply = Self::text(&json);
-        reply.members.push_str(",\"structuredContent\":");
-        reply.members.push_str(&json);
-        reply
+        Self::text(&json).with(&json)
+    }
+
+    /// Adds the same as one object, for clients that read structures.
+    #[must_use]
+    pub fn with_structure(self, object: &serde_json::Value) -> Self {
+        self.with(&object.to_string())
+    }
+
+    fn with(mut self, json: &str) -> Self {
+        self.members.push_str(",\"structuredContent\":");
+        self.members.push_str(json);
+        self
     }
 
     /// What is told of a kept outcome, as a JSON object, then the outcome itself from the character `from` on; for
@@ -241,6 +251,8 @@ pub struct Context {
     pub tell: Arc<dyn Tell>,
     /// The largest reply that can be delivered.
     pub max_reply_bytes: usize,
+    /// How a composite calls others; no other work does.
+    pub children: Option<Arc<dyn submit::Submit>>,
 }
 
 /// Work that is ready to be done, once. Dropping what [`Job::run`] returned stops it.

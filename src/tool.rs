@@ -11,6 +11,7 @@ use crate::ids::ToolId;
 use crate::provider::Job;
 
 pub mod builtin;
+pub mod consensus;
 pub mod prompt;
 pub mod registry;
 
@@ -96,6 +97,8 @@ pub enum Work {
     Echo,
     /// A question to a model.
     Prompt(PromptTool),
+    /// A question to several models: a composite.
+    Consensus,
     /// Work that whoever embeds the daemon brings along.
     Custom(Box<dyn CustomWork>),
 }

@@ -19,6 +19,9 @@ pub struct CallKey {
     /// Content hash of the tool's definition with provider, base URL, model and prompt: a reload never mixes
     /// old and new.
     pub definition: u64,
+    /// How many equal children of the same composite came before: those never join each other. The first has none, and
+    /// so has every call that no composite makes.
+    pub ordinal: u32,
     /// Over the canonical arguments. It does not resist collisions made on purpose, so whoever joins compares
     /// the arguments as well.
     pub digest: u128,
@@ -63,7 +66,7 @@ impl Hasher for KeyHasher {
 pub type BuildKeyHasher = BuildHasherDefault<KeyHasher>;
 
 /// Makes digests under a seed of this process, so that nobody outside can aim at one.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Digester {
     seed: u64,
 }
@@ -105,12 +108,19 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_a_session_a_tool_and_a_definition_each_part_equal_digests() {
-        let key =
-            CallKey { principal: PrincipalId(1), session: None, tool: ToolId(1), definition: 7, digest: 42 };
+    fn a_principal_a_session_a_tool_a_definition_and_an_ordinal_each_part_equal_digests() {
+        let key = CallKey {
+            principal: PrincipalId(1),
+            session: None,
+            tool: ToolId(1),
+            definition: 7,
+            ordinal: 0,
+            digest: 42,
+        };
         assert_ne!(key, CallKey { principal: PrincipalId(2), ..key });
         assert_ne!(key, CallKey { tool: ToolId(2), ..key });
         assert_ne!(key, CallKey { definition: 8, ..key });
+        assert_ne!(key, CallKey { ordinal: 1, ..key });
         assert_ne!(key, CallKey { session: Some(ClientSessionId(3)), ..key });
     }
 }

@@ -185,6 +185,12 @@ pub enum CallError {
     /// The arguments have no canonical form.
     #[error("arguments: {0}")]
     Arguments(#[from] CanonicalError),
+    /// A composite's work called a composite.
+    #[error("`{tool}` calls tools itself, so it cannot be called by one that does")]
+    NoLeaf {
+        /// Which tool.
+        tool: Arc<str>,
+    },
     /// A bound was reached.
     #[error("{full}")]
     Full {
@@ -291,7 +297,9 @@ impl CallError {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Expired { .. } => Code::Unauthorized,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
-            Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) => Code::ValidationError,
+            Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) | Self::NoLeaf { .. } => {
+                Code::ValidationError
+            }
             Self::Full { .. } | Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => {
                 Code::OverCapacity
             }
@@ -353,6 +361,7 @@ impl CallError {
             | Self::Misfit(_)
             | Self::Metadata { .. }
             | Self::Arguments(_)
+            | Self::NoLeaf { .. }
             | Self::AnsweredEarly { .. }
             | Self::Cancelled
             | Self::OutcomeUnknown { .. }

@@ -4,6 +4,7 @@
 pub(crate) mod rig;
 pub(crate) mod stage;
 
+mod composing;
 mod ending;
 mod joining;
 mod leaving;

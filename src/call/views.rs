@@ -35,4 +35,9 @@ impl Calls {
         let each = self.path.pools.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
         (self.path.global.view(), each)
     }
+
+    /// The slots of each kind of composite, with their names.
+    pub fn composites(&self) -> Vec<(Arc<str>, PoolView)> {
+        vec![(Arc::clone(self.path.consensus.name()), self.path.consensus.view())]
+    }
 }

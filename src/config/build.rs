@@ -77,6 +77,7 @@ fn limits(values: &mut Values) -> (Limits, bool) {
     let limits = Limits {
         global,
         session: count("SESSION_MAX_INFLIGHT"),
+        consensus: count("CONSENSUS_MAX_INFLIGHT"),
         queue: count("QUEUE_MAX"),
         executions: count("EXECUTIONS_MAX"),
         connections: count("CONNECTIONS_MAX"),

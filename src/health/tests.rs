@@ -54,12 +54,18 @@ fn many(rig: &Rig, tool: &str, labels: std::ops::Range<u32>) -> Vec<Waiter> {
 #[tokio::test(start_paused = true)]
 async fn the_line_tells_permits_queues_calls_and_the_oldest_work() {
     let rig = Rig::new(&[]);
-    assert_eq!(line(&rig), "global=0/24 second=0/2 offline=0/8 queued=0 inflight=0 waiters=0 oldest_ms=0");
+    assert_eq!(
+        line(&rig),
+        "global=0/24 second=0/2 offline=0/8 consensus=0/8 queued=0 inflight=0 waiters=0 oldest_ms=0"
+    );
     let mut waiters = many(&rig, "consult", 0..3);
     pass(Duration::from_millis(8_123)).await;
     waiters.extend(many(&rig, "look", 5..7));
     waiters.extend(many(&rig, "look", 5..7));
-    assert_eq!(line(&rig), "global=4/24 second=2/2 offline=2/8 queued=1 inflight=5 waiters=7 oldest_ms=8123");
+    assert_eq!(
+        line(&rig),
+        "global=4/24 second=2/2 offline=2/8 consensus=0/8 queued=1 inflight=5 waiters=7 oldest_ms=8123"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,8 +77,7 @@ async fn the_line_is_logged_at_each_look() {
     health.look(&rig.calls).await;
     let logged = lines.take();
     assert_eq!(logged.len(), 1, "{logged:?}");
-    let text =
-        "Semaphore health: global=2/24 second=0/2 offline=2/8 queued=0 inflight=2 waiters=2 oldest_ms=0";
+    let text = "Semaphore health: global=2/24 second=0/2 offline=2/8 consensus=0/8 queued=0 inflight=2 waiters=2 oldest_ms=0";
     assert!(logged[0].starts_with("INFO") && logged[0].contains(text), "{logged:?}");
     assert!(!health.broken());
 }

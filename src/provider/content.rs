@@ -34,6 +34,11 @@ pub fn characters(content: &str) -> usize {
     blocks(content).into_iter().map(|block| text_of(block).map_or(1, |text| text.chars().count())).sum()
 }
 
+/// Its texts, one after another; other blocks are passed over.
+pub fn text(content: &str) -> String {
+    blocks(content).into_iter().filter_map(text_of).collect()
+}
+
 /// What comes after the first `offset` characters.
 pub fn after(content: &str, offset: usize) -> Piece {
     let mut piece = Piece::default();

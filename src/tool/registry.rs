@@ -12,6 +12,7 @@ use crate::ids::ToolId;
 use crate::provider::catalog::{Catalog, ProviderEntry};
 use crate::provider::offline::Offline;
 use crate::provider::{Context, Fault, Job, Reply};
+use crate::tool::consensus::{self, AskAll, Asked};
 use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
 use crate::tool::{Builtin, CustomWork, Dedup, Effect, Misfit, PromptTool, Tool, Work, Worth};
 
@@ -44,10 +45,19 @@ pub struct Registry {
     catalog: Catalog,
 }
 
+/// Where a call's work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// With the provider at this place of the catalogue.
+    Provider(usize),
+    /// In a slot of composites: it calls others.
+    Composite,
+}
+
 /// A call's work, ready to be done.
 pub struct Prepared {
-    /// Its place in the catalogue.
-    pub provider: usize,
+    /// Where it is done.
+    pub place: Place,
     /// Content hash of the definition with provider, place and model.
     pub definition: u64,
     /// The model that is asked, where one is.
@@ -79,11 +89,15 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// A registry of the built-in tools, `echo`, and the declared prompt tools.
+    /// A registry of the declared prompt tools, `consensus` if they have one that it can ask, `echo` and the built-in ones.
     pub fn new(catalog: Catalog, declared: &[Declaration], ladder: &Ladder) -> Result<Self, RegistryError> {
         let mut registry = Self { tools: Vec::new(), by_name: HashMap::new(), catalog };
         for declaration in declared {
             registry.register(prompt(declaration), ladder)?;
+        }
+        // A tools file may leave out the tool that it asks, or bring its own of that name.
+        if registry.find(consensus::ASKS).is_some() && registry.find(consensus::NAME).is_none() {
+            registry.register(several(), ladder)?;
         }
         registry.register(echo(), ladder)?;
         for each in Builtin::ALL {
@@ -174,7 +188,12 @@ impl Registry {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
                 let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
-                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, model: None, job }))
+                Ok(Some(Prepared {
+                    place: Place::Provider(offline_place),
+                    definition: tool.definition,
+                    model: None,
+                    job,
+                }))
             }
             Work::Prompt(prompt) => {
                 let (provider, entry) = self.choose(&arguments)?;
@@ -183,13 +202,45 @@ impl Registry {
                 let definition = definition_at(tool, entry, &model);
                 let request = prompt.question(Arc::clone(&model), &arguments);
                 let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
-                Ok(Some(Prepared { provider, definition, model: Some(model), job }))
+                Ok(Some(Prepared { place: Place::Provider(provider), definition, model: Some(model), job }))
+            }
+            Work::Consensus => {
+                let mut definition = tool.definition;
+                let asked = self.asked(&arguments, &mut definition)?;
+                let job = Box::new(AskAll::new(&arguments, asked));
+                Ok(Some(Prepared { place: Place::Composite, definition, model: None, job }))
             }
             Work::Custom(work) => {
                 let job = work.job(&arguments);
-                Ok(Some(Prepared { provider: offline_place, definition: tool.definition, model: None, job }))
+                let place = Place::Provider(offline_place);
+                Ok(Some(Prepared { place, definition: tool.definition, model: None, job }))
             }
         }
+    }
+
+    /// Whom `consensus` asks. Each counts in its definition, as it does in that of the call to it.
+    fn asked(&self, arguments: &Value, definition: &mut u64) -> Result<Vec<Asked>, Misfit> {
+        let models = arguments.get("models").and_then(Value::as_array).cloned();
+        let named = models.unwrap_or_else(|| {
+            let entries = self.catalog.entries();
+            // The last one is `offline`: it stands in where nobody is configured.
+            let configured = entries.len().saturating_sub(1).clamp(1, consensus::MOST);
+            entries.iter().take(configured).map(|entry| json!({"provider": &*entry.name})).collect()
+        });
+        let mut asked = Vec::with_capacity(named.len());
+        for (place, named) in named.into_iter().enumerate() {
+            let (_, entry) = self.choose(&named).map_err(|misfit| Misfit {
+                path: format!("models/{place}/{}", misfit.path),
+                message: misfit.message,
+            })?;
+            let model = named.get("model").and_then(Value::as_str);
+            let model = model.map_or_else(|| Arc::clone(&entry.model), Arc::from);
+            if let Some(tool) = self.find(consensus::ASKS) {
+                *definition = definition.rotate_left(7) ^ definition_at(tool, entry, &model);
+            }
+            asked.push(Asked { provider: Arc::clone(&entry.name), model, named });
+        }
+        Ok(asked)
     }
 
     fn choose(&self, arguments: &Value) -> Result<(usize, &ProviderEntry), Misfit> {
@@ -279,6 +330,20 @@ fn prompt(declaration: &Declaration) -> Registration {
         class: declaration.class,
         input_schema: declaration.input_schema.clone(),
         work: Work::Prompt(PromptTool::new(declaration)),
+    }
+}
+
+fn several() -> Registration {
+    Registration {
+        name: consensus::NAME.into(),
+        description: consensus::DESCRIPTION.into(),
+        effect: Effect::Read,
+        worth: Worth::Paid,
+        dedup: None,
+        cache_ttl: None,
+        class: TimeoutClass::Expert,
+        input_schema: consensus::input_schema(),
+        work: Work::Consensus,
     }
 }
 

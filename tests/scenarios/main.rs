@@ -16,6 +16,7 @@
     reason = "helpers of tests are tests: they may panic, and they bound each wait by themselves"
 )]
 
+mod consensus;
 mod dedup;
 mod doctor;
 mod doors;

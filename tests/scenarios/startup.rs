@@ -148,7 +148,6 @@ async fn a_daemon_that_says_it_listens_is_ready() {
 #[tokio::test]
 async fn the_health_task_tells_all_it_sees_in_one_line() {
     let program = Program::start(&[("HEALTH_INTERVAL_SECS", "0.05"), ("GLM_API_KEY", "k")]).await;
-    let line =
-        " INFO Semaphore health: global=0/24 glm=0/4 offline=0/8 queued=0 inflight=0 waiters=0 oldest_ms=0";
+    let line = " INFO Semaphore health: global=0/24 glm=0/4 offline=0/8 consensus=0/8 queued=0 inflight=0 waiters=0 oldest_ms=0";
     until("a look of the health task", || program.log().contains(line)).await;
 }

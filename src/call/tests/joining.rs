@@ -156,7 +156,8 @@ impl Counter {
     fn new() -> Self {
         let rig = Rig::new(&[]);
         let tool = rig.calls.registry().find("look").unwrap().id;
-        let key = CallKey { principal: PrincipalId(0), session: None, tool, definition: 1, digest: 1 };
+        let key =
+            CallKey { principal: PrincipalId(0), session: None, tool, definition: 1, ordinal: 0, digest: 1 };
         Self { rig, flights: Arc::new(Flights::new(9, OutcomeCache::new(0, Duration::ZERO))), key }
     }
 

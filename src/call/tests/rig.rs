@@ -36,12 +36,19 @@ pub(crate) const TOOLS: [(&str, Effect, Worth); 4] = [
 /// A second provider beside `offline`, with two permits; `consult` asks it.
 const SECOND: &str = "second";
 
-const CONSULT: &str = r#"
+const PROMPTS: &str = r#"
     [[tool]]
     name = "consult"
     description = "asks the second provider"
     class = "workflow"
     message = ["{k}"]
+    input_schema = { type = "object" }
+
+    [[tool]]
+    name = "chat"
+    description = "asks whom the caller names, of whom `second` is the first"
+    class = "workflow"
+    message = ["{prompt}"]
     input_schema = { type = "object" }
 "#;
 
@@ -74,7 +81,7 @@ impl Rig {
             chat: Arc::new(Model(Arc::clone(&stage))),
         };
         let catalog = Catalog::with_first(&config, second).unwrap();
-        let mut registry = Registry::new(catalog, &prompt::parse(CONSULT).unwrap(), &config.ladder).unwrap();
+        let mut registry = Registry::new(catalog, &prompt::parse(PROMPTS).unwrap(), &config.ladder).unwrap();
         for (name, effect, worth) in TOOLS {
             let work = Box::new(Act(Arc::clone(&stage)));
             registry.add_custom(name, effect, worth, work, &config.ladder).unwrap();
@@ -138,8 +145,14 @@ impl Rig {
     /// A flight in the map for which nobody works, for as long as its guard lives.
     pub(crate) fn lost_flight(&self) -> RunGuard {
         let tool = Arc::clone(self.calls.registry().find("look").unwrap());
-        let key =
-            CallKey { principal: PrincipalId(9), session: None, tool: tool.id, definition: 0, digest: 0 };
+        let key = CallKey {
+            principal: PrincipalId(9),
+            session: None,
+            tool: tool.id,
+            definition: 0,
+            ordinal: 0,
+            digest: 0,
+        };
         let rules = FlightRules { max_waiters: 1, reattach: Duration::ZERO };
         let (at, provider) = (Instant::now(), Arc::from("offline"));
         let boarding = Boarding {
@@ -165,8 +178,8 @@ impl Rig {
         let flights = self.calls.flights();
         assert_eq!((flights.keys(), flights.executions(), self.calls.watch().active()), (0, 0, 0), "flights");
         assert!(self.calls.leases().holders().is_empty(), "leases");
-        for (name, view) in providers.iter().map(|(name, view)| (&**name, view)).chain([("global", &global)])
-        {
+        let pools = providers.into_iter().chain(self.calls.composites()).chain([("global".into(), global)]);
+        for (name, view) in pools {
             assert_eq!((view.in_use, view.queued), (0, 0), "{name}");
         }
         assert_eq!(self.tasks.live(TaskKind::Run), 0, "tasks");

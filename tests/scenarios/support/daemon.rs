@@ -92,7 +92,8 @@ impl Daemon {
         let calls = &self.hub.calls;
         until("a daemon at rest", || {
             let (global, each) = calls.pools();
-            let idle = std::iter::once(global).chain(each.into_iter().map(|(_, view)| view));
+            let idle = std::iter::once(global)
+                .chain(each.into_iter().chain(calls.composites()).map(|(_, view)| view));
             calls.flights().keys() == 0
                 && calls.flights().executions() == 0
                 && calls.watch().active() == 0
