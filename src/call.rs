@@ -17,8 +17,8 @@ use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
 use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
-use crate::tool::registry::Place;
-use crate::tool::{Dedup, Effect, Registry, Tool, Work, consensus};
+use crate::tool::place::{Composite, Place};
+use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Work};
 
 mod boarding;
 mod budget;
@@ -30,6 +30,7 @@ pub mod flight;
 pub mod flights;
 mod invoke;
 pub mod key;
+pub mod offer;
 pub mod outcome;
 pub mod permits;
 pub mod queue;
@@ -51,6 +52,7 @@ use children::Opener;
 use flight::{About, Boarding, FlightRules};
 use flights::{Flights, RunGuard};
 use key::{CallKey, Digester};
+use offer::{Offer, Offers};
 use permits::Leases;
 use queue::{Pool, Share};
 use reattach::{Attached, Attachments};
@@ -112,10 +114,10 @@ enum Origin {
 
 impl Origin {
     /// How many equal children came before. Children are leaves, so that waiting has no cycle.
-    fn ordinal(self, tool: &Tool) -> Result<u32, CallError> {
+    fn ordinal(self, tool: &Tool, place: Place) -> Result<u32, CallError> {
         match self {
             Self::Door => Ok(0),
-            Self::Composite { .. } if matches!(tool.work, Work::Consensus) => {
+            Self::Composite { .. } if matches!(place, Place::Composite(_)) => {
                 Err(CallError::NoLeaf { tool: Arc::clone(&tool.name) })
             }
             Self::Composite { ordinal } => Ok(ordinal),
@@ -126,7 +128,7 @@ impl Origin {
 /// The path of a call, and all it goes through. Clones are the same path.
 #[derive(Clone)]
 pub struct Calls {
-    registry: Arc<Registry>,
+    offers: Arc<Offers>,
     flights: Arc<Flights>,
     watch: Arc<Watch>,
     attachments: Arc<Attachments>,
@@ -139,11 +141,9 @@ pub struct Calls {
 
 /// What a Run goes through.
 struct Path {
-    pools: Vec<Arc<Pool>>,
-    timeouts: Vec<Duration>,
     global: Arc<Pool>,
-    /// Slots of composites.
-    consensus: Arc<Pool>,
+    /// Slots of composites, in the order of [`Composite::ALL`].
+    composites: [Arc<Pool>; Composite::ALL.len()],
     leases: Arc<Leases>,
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
@@ -164,25 +164,24 @@ struct Run {
 
 /// Where a Run does its work.
 enum RunsAt {
-    /// Under permits of this provider, and in a slot of its session unless its composite is in one of its own.
-    Provider { index: usize, is_child: bool },
+    /// Under permits of this lane, and in a slot of its session unless its composite is in one of its own.
+    Lane { pool: Arc<Pool>, is_child: bool },
     /// In a slot of its own kind, calling others.
-    Own(Box<Opener>),
+    Own(Arc<Pool>, Box<Opener>),
 }
 
 impl Calls {
     /// The path as configured.
     pub fn new(config: &Config, registry: Registry, lifecycle: Arc<Lifecycle>, tasks: Tasks) -> Self {
         let limits = &config.limits;
-        let entries = registry.catalog().entries();
         let share = if config.principals.len() > 1 { Share::Half } else { Share::HalfOnceSeveral };
-        let pool = |name: &Arc<str>, limit| Arc::new(Pool::new(Arc::clone(name), limit, limits.queue, share));
+        let slots = |kind: Composite| {
+            Pool::new(Arc::from(kind.name()), kind.limit(limits), limits.queue, share).into()
+        };
         let path = Path {
-            pools: entries.iter().map(|entry| pool(&entry.name, entry.max_inflight)).collect(),
-            timeouts: entries.iter().map(|entry| entry.timeout).collect(),
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
             global: Arc::new(Pool::new(Arc::from("global"), limits.global, limits.executions, Share::All)),
-            consensus: pool(&Arc::from(consensus::NAME), limits.consensus),
+            composites: Composite::ALL.map(slots),
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
@@ -201,7 +200,7 @@ impl Calls {
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
             patience: config.ladder.daemon,
-            registry: Arc::new(registry),
+            offers: Arc::new(Offers::new(registry, limits.queue, share)),
             tasks,
         }
     }
@@ -218,14 +217,15 @@ impl Calls {
         let received = Instant::now();
         let request = RequestId::mint();
         let principal = &*caller.principal;
-        let tool = self.registry.find(call.tool).filter(|tool| principal.allows(&tool.name));
+        let offer = self.offers.now();
+        let tool = offer.registry.find(call.tool).filter(|tool| principal.allows(&tool.name));
         let taken = match tool {
             // A connection may outlive the token that opened it.
             _ if principal.has_expired(request.minted_ms()) => {
                 Err(CallError::Expired { principal: Arc::clone(&principal.name) })
             }
-            None => Err(no_such_tool(&self.registry, principal, call.tool)),
-            Some(tool) => self.take_in(caller, tool, call, origin, request, received),
+            None => Err(no_such_tool(&offer.registry, principal, call.tool)),
+            Some(tool) => self.take_in(caller, &offer, tool, call, origin, (request, received)),
         };
         taken.unwrap_or_else(|error| {
             let answer = Answer {
@@ -246,16 +246,16 @@ impl Calls {
     fn take_in(
         &self,
         caller: &Caller,
+        offer: &Offer,
         tool: &Arc<Tool>,
         call: Call<'_>,
         origin: Origin,
-        request: RequestId,
-        received: Instant,
+        (request, received): (RequestId, Instant),
     ) -> Result<Submitted, CallError> {
         let arguments = parse(call.arguments)?;
         tool.check(&arguments)?;
         if let Work::Builtin(builtin) = tool.work {
-            let reply = builtin.answer(&arguments, caller.principal.id, self.registry.catalog(), self)?;
+            let reply = builtin.answer(&arguments, caller.principal.id, offer.registry.catalog(), self)?;
             let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
@@ -276,11 +276,12 @@ impl Calls {
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
-        let ordinal = origin.ordinal(tool)?;
         let metadata = metadata(call.extra)?;
-        let Some(prepared) = self.registry.prepare(tool, arguments)? else {
+        let asked = Asked { arguments, text: call.arguments, principal, session: caller.session.id };
+        let Some(prepared) = offer.registry.prepare(tool, asked)? else {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
+        let ordinal = origin.ordinal(tool, prepared.place)?;
         let policy = options.dedup.unwrap_or(tool.dedup);
         let definition = prepared.definition;
         let key = |session| CallKey { principal, session, tool: tool.id, definition, ordinal, digest };
@@ -289,7 +290,8 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let provider = Arc::clone(self.path.pool(prepared.place).name());
+        let (pool, timeout) = self.path.place(offer, tool, prepared.place);
+        let provider = Arc::clone(pool.name());
         let keep = self.flights.cache().keeps(policy, tool);
         // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
         // whose caller may come back for it, since a write is never done again.
@@ -307,24 +309,26 @@ impl Calls {
             provider,
             rules: self.rules,
             keep,
-            about: About { model: prepared.model, timeout: self.path.limit(tool, prepared.place), metadata },
+            about: About { model: prepared.model, timeout, metadata },
             at: received,
             priority,
             until: arrival.until(),
         };
-        let (job, place) = (prepared.job, prepared.place);
+        let (job, place, pool) = (prepared.job, prepared.place, Arc::clone(pool));
         let run = |guard| {
-            let place = self.runs_at(place, caller, origin);
+            let place = self.runs_at(place, pool, caller, origin);
             Run { guard, job, place, caller: caller.clone() }
         };
         let waiter = self.board(boarding, arrival, attached, run)?;
         Ok(waiter.submitted())
     }
 
-    fn runs_at(&self, place: Place, caller: &Caller, origin: Origin) -> RunsAt {
+    fn runs_at(&self, place: Place, pool: Arc<Pool>, caller: &Caller, origin: Origin) -> RunsAt {
         match place {
-            Place::Provider(index) => RunsAt::Provider { index, is_child: origin != Origin::Door },
-            Place::Composite => RunsAt::Own(Box::new(Opener { calls: self.clone(), caller: caller.clone() })),
+            Place::Lane(_) => RunsAt::Lane { pool, is_child: origin != Origin::Door },
+            Place::Composite(_) => {
+                RunsAt::Own(pool, Box::new(Opener { calls: self.clone(), caller: caller.clone() }))
+            }
         }
     }
 
@@ -352,9 +356,9 @@ impl Calls {
     /// Refuses new calls, and answers those that wait for their turn.
     pub fn start_draining(&self) {
         self.path.lifecycle.start_draining();
-        self.path.pools.iter().for_each(|pool| pool.close());
+        self.offers.close();
         self.path.global.close();
-        self.path.consensus.close();
+        self.path.composites.iter().for_each(|pool| pool.close());
         self.path.closing.cancel();
     }
 
@@ -392,11 +396,13 @@ async fn fly(path: Arc<Path>, run: Run) {
     let worked = {
         let work = async {
             match place {
-                RunsAt::Provider { index, is_child } => {
-                    path.work(&flight, job, index, &caller, is_child, &mut began).await
+                RunsAt::Lane { pool, is_child } => {
+                    path.work(&flight, job, &pool, &caller, is_child, &mut began).await
                 }
                 // Boxed: plain calls are not to carry its room.
-                RunsAt::Own(opener) => path.compose(&flight, job, *opener, &mut began).boxed().await,
+                RunsAt::Own(pool, opener) => {
+                    path.compose(&flight, job, &pool, *opener, &mut began).boxed().await
+                }
             }
         };
         tokio::select! {

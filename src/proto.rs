@@ -27,7 +27,7 @@ pub use auth::Auth;
 /// What a dialect may look at while it reads a frame.
 pub struct View<'a> {
     /// Tools and providers.
-    pub registry: &'a Registry,
+    pub registry: Arc<Registry>,
     /// Statistics.
     pub insight: &'a dyn Insight,
     /// Timeouts to announce.
@@ -42,16 +42,16 @@ pub struct View<'a> {
     pub turn: Turn,
 }
 
-impl<'a> View<'a> {
+impl View<'_> {
     /// The tools that are there for who asks, in the order in which they are listed.
-    pub fn tools(&self) -> impl Iterator<Item = &'a Arc<Tool>> {
+    pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
         let principal = self.principal;
         self.registry.tools().iter().filter(|tool| principal.allows(&tool.name))
     }
 
     /// What calling a tool that is not there for who asks is answered with.
     pub fn no_such_tool(&self, name: &str) -> CallError {
-        no_such_tool(self.registry, self.principal, name)
+        no_such_tool(&self.registry, self.principal, name)
     }
 }
 

@@ -7,11 +7,13 @@ use jsonschema::error::ValidationErrorKind;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ids::ToolId;
+use crate::ids::{ClientSessionId, PrincipalId, ToolId};
 use crate::provider::Job;
+use crate::tool::registry::Prepared;
 
 pub mod builtin;
 pub mod consensus;
+pub mod place;
 pub mod prompt;
 pub mod registry;
 
@@ -99,12 +101,35 @@ pub enum Work {
     Prompt(PromptTool),
     /// A question to several models: a composite.
     Consensus,
-    /// Work that whoever embeds the daemon brings along.
+    /// Whatever else: it says itself where it is done.
     Custom(Box<dyn CustomWork>),
 }
 
-/// Work that whoever embeds the daemon brings along: tests do.
+/// What a call asks of its tool. The arguments fit the tool's schema.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The arguments.
+    pub arguments: Value,
+    /// The same as the caller wrote them: every digit, every member where it stood.
+    pub text: &'a str,
+    /// For whom.
+    pub principal: PrincipalId,
+    /// Through which client session.
+    pub session: ClientSessionId,
+}
+
+/// Work of a tool that is not the registry's own.
 pub trait CustomWork: Send + Sync + std::fmt::Debug {
+    /// Makes ready to do what is asked. It runs for each call that is admitted, joined or not: it does not wait, and
+    /// asks nobody. The registry mixes the tool's own definition into what it returns.
+    ///
+    /// # Errors
+    /// Arguments that fit the schema and still make no sense.
+    fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Misfit>;
+}
+
+/// Work under the provider `offline`, for whoever embeds the daemon: tests do.
+pub trait PlainWork: Send + Sync + std::fmt::Debug {
     /// Makes ready to work on arguments that fit the tool's schema.
     fn job(&self, arguments: &Value) -> Box<dyn Job>;
 }

@@ -22,7 +22,7 @@ use inflightd::proto::op::Op;
 use inflightd::provider::{Context, Fault, Job, Reply};
 use inflightd::session;
 use inflightd::tasks::TaskKind;
-use inflightd::tool::{CustomWork, Effect, Worth};
+use inflightd::tool::{Effect, PlainWork, Worth};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
@@ -121,7 +121,7 @@ fn named(text: &str) -> Value {
 #[derive(Debug, Clone)]
 struct Gated(Arc<Semaphore>);
 
-impl CustomWork for Gated {
+impl PlainWork for Gated {
     fn job(&self, _: &Value) -> Box<dyn Job> {
         Box::new(self.clone())
     }

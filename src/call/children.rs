@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::call::budget::Budget;
 use crate::call::flight::Flight;
 use crate::call::outcome::CallError;
+use crate::call::queue::Pool;
 use crate::call::waiter::Answer;
 use crate::call::{Call, Caller, Calls, Options, Origin, Path, Submitted, Waiter};
 use crate::deadline::Deadline;
@@ -78,6 +79,7 @@ impl Path {
         &self,
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
+        slots: &Arc<Pool>,
         opener: Opener,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
@@ -92,7 +94,7 @@ impl Path {
             until: Deadline::since(queued, self.queue_budget),
             closing: &self.closing,
         };
-        let (mut slot, start) = budget.turn(&self.consensus, queued).await?;
+        let (mut slot, start) = budget.turn(slots, queued).await?;
         for phase in [Phase::Dequeued, Phase::SessionAllocated, Phase::ProviderCallStart] {
             stages.mark(phase, start);
         }
@@ -109,7 +111,7 @@ impl Path {
         match worked {
             Ok(reply) => reply.map_err(CallError::Provider),
             Err(_) => Err(CallError::ProviderTimeout {
-                provider: Arc::clone(self.consensus.name()),
+                provider: Arc::clone(slots.name()),
                 after: limit,
                 execution: flight.execution(),
             }),

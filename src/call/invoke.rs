@@ -9,6 +9,7 @@ use crate::call::Path;
 use crate::call::budget::Budget;
 use crate::call::caller::Caller;
 use crate::call::flight::Flight;
+use crate::call::offer::Offer;
 use crate::call::outcome::CallError;
 use crate::call::permits::Holder;
 use crate::call::queue::Pool;
@@ -16,29 +17,32 @@ use crate::deadline::Deadline;
 use crate::phase::Phase;
 use crate::provider::{Context, Job, Reply, Tell};
 use crate::tool::Tool;
-use crate::tool::registry::Place;
+use crate::tool::place::{Composite, Place};
 
 impl Path {
-    /// Where a Run waits for its turn.
-    pub(super) fn pool(&self, place: Place) -> &Arc<Pool> {
-        let pool = match place {
-            Place::Provider(index) => self.pools.get(index),
-            Place::Composite => Some(&self.consensus),
-        };
-        let Some(pool) = pool else {
-            unreachable!("a call is prepared for a provider of the catalogue, and each has a pool")
-        };
-        pool
+    /// Where a Run waits for its turn, and how long its work may take there.
+    pub(super) fn place<'a>(
+        &'a self,
+        offer: &'a Offer,
+        tool: &Tool,
+        place: Place,
+    ) -> (&'a Arc<Pool>, Duration) {
+        match place {
+            Place::Lane(id) => {
+                let (pool, limit) = offer.lane(id);
+                (pool, limit.map_or(tool.timeout, |limit| tool.timeout.min(limit)))
+            }
+            Place::Composite(kind) => (self.slots(kind), tool.timeout),
+        }
     }
 
-    /// How long a tool's work may take there.
-    pub(super) fn limit(&self, tool: &Tool, place: Place) -> Duration {
-        match place {
-            Place::Provider(index) => {
-                self.timeouts.get(index).map_or(tool.timeout, |limit| tool.timeout.min(*limit))
-            }
-            Place::Composite => tool.timeout,
-        }
+    /// The slots of a kind of composites.
+    fn slots(&self, kind: Composite) -> &Arc<Pool> {
+        let slots = Composite::ALL.iter().zip(&self.composites).find(|(each, _)| **each == kind);
+        let Some((_, pool)) = slots else {
+            unreachable!("every kind is among all kinds, and each has its slots")
+        };
+        pool
     }
 
     /// Slots, queue and permits, narrow to wide; then the work, within the Run's deadline. A composite's child has no
@@ -47,12 +51,11 @@ impl Path {
         &self,
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
-        provider: usize,
+        pool: &Arc<Pool>,
         caller: &Caller,
         is_child: bool,
         began: &mut bool,
     ) -> Result<Reply, CallError> {
-        let pool = self.pool(Place::Provider(provider));
         let stages = flight.stages();
         let queued = Instant::now();
         stages.mark(Phase::Queued, queued);

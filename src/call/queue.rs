@@ -107,6 +107,11 @@ impl Pool {
         &self.name
     }
 
+    /// Its permits in all.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// What it looks like now.
     pub fn view(&self) -> PoolView {
         let state = self.state.lock();

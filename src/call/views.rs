@@ -10,9 +10,20 @@ use crate::call::watch::Watch;
 use crate::tool::Registry;
 
 impl Calls {
-    /// The tools and providers.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// The tools and providers as they are now.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.offers.now().registry)
+    }
+
+    /// How often the tools have changed.
+    pub fn generation(&self) -> u64 {
+        self.offers.now().generation
+    }
+
+    /// Offers other tools and lanes from here on. What runs ends as it began; lanes of the same name and bound keep their
+    /// permits and queues.
+    pub fn offer_anew(&self, registry: Registry) {
+        self.offers.offer_anew(registry);
     }
 
     /// Calls under way and kept.
@@ -30,14 +41,15 @@ impl Calls {
         &self.path.leases
     }
 
-    /// The pool that all providers share, and each provider's, with their names.
+    /// The pool that all lanes share, and each lane's, with their names.
     pub fn pools(&self) -> (PoolView, Vec<(Arc<str>, PoolView)>) {
-        let each = self.path.pools.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
+        let offer = self.offers.now();
+        let each = offer.pools().iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
         (self.path.global.view(), each)
     }
 
     /// The slots of each kind of composite, with their names.
     pub fn composites(&self) -> Vec<(Arc<str>, PoolView)> {
-        vec![(Arc::clone(self.path.consensus.name()), self.path.consensus.view())]
+        self.path.composites.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect()
     }
 }

@@ -47,7 +47,8 @@ impl Hub {
             let margin = next.map(|next| next.saturating_sub(timeout).as_secs_f64());
             json!({"hop": name, "timeout_secs": timeout.as_secs_f64(), "margin_secs": margin})
         };
-        let entries = self.calls.registry().catalog().entries().iter();
+        let registry = self.calls.registry();
+        let entries = registry.catalog().entries().iter();
         let mut hops: Vec<_> = entries
             .map(|entry| hop(&format!("provider {}", entry.name), entry.timeout, Some(ladder.tool())))
             .collect();
@@ -59,7 +60,8 @@ impl Hub {
     }
 
     fn providers(&self) -> Value {
-        let catalog = self.calls.registry().catalog();
+        let registry = self.calls.registry();
+        let catalog = registry.catalog();
         let presets = config::provider_names().map(|name| {
             let key = if catalog.find(name).is_some() { "set" } else { "missing" };
             json!({"name": name, "key": key})

@@ -13,8 +13,11 @@ use crate::provider::catalog::{Catalog, ProviderEntry};
 use crate::provider::offline::Offline;
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::consensus::{self, AskAll, Asked};
+use crate::tool::place::{Composite, Lane, LaneId, Place};
 use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
-use crate::tool::{Builtin, CustomWork, Dedup, Effect, Misfit, PromptTool, Tool, Work, Worth};
+use crate::tool::{
+    Asked as Asking, Builtin, CustomWork, Dedup, Effect, Misfit, PlainWork, PromptTool, Tool, Work, Worth,
+};
 
 /// Why a registry cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,27 +41,20 @@ pub enum RegistryError {
 /// The longest name of a tool, in bytes.
 const LONGEST_NAME: usize = 64;
 
-/// All tools and providers.
+/// All tools, and where their work is done.
 pub struct Registry {
     tools: Vec<Arc<Tool>>,
     by_name: HashMap<Arc<str>, Arc<Tool>>,
     catalog: Catalog,
-}
-
-/// Where a call's work is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// With the provider at this place of the catalogue.
-    Provider(usize),
-    /// In a slot of composites: it calls others.
-    Composite,
+    lanes: Vec<Lane>,
 }
 
 /// A call's work, ready to be done.
 pub struct Prepared {
     /// Where it is done.
     pub place: Place,
-    /// Content hash of the definition with provider, place and model.
+    /// Content hash of the definition with whatever else decides what comes out, beside the arguments: provider, place and model, or the
+    /// content of a file.
     pub definition: u64,
     /// The model that is asked, where one is.
     pub model: Option<Arc<str>>,
@@ -91,7 +87,13 @@ pub struct Registration {
 impl Registry {
     /// A registry of the declared prompt tools, `consensus` if they have one that it can ask, `echo` and the built-in ones.
     pub fn new(catalog: Catalog, declared: &[Declaration], ladder: &Ladder) -> Result<Self, RegistryError> {
-        let mut registry = Self { tools: Vec::new(), by_name: HashMap::new(), catalog };
+        let lanes = catalog.entries().iter().map(|entry| Lane {
+            name: Arc::clone(&entry.name),
+            max_inflight: entry.max_inflight,
+            timeout: Some(entry.timeout),
+        });
+        let lanes = lanes.collect();
+        let mut registry = Self { tools: Vec::new(), by_name: HashMap::new(), catalog, lanes };
         for declaration in declared {
             registry.register(prompt(declaration), ladder)?;
         }
@@ -106,15 +108,33 @@ impl Registry {
         Ok(registry)
     }
 
+    /// Adds a lane.
+    pub fn add_lane(&mut self, lane: Lane) -> LaneId {
+        self.lanes.push(lane);
+        LaneId(self.lanes.len() - 1)
+    }
+
+    /// All lanes, in the order of their ids: first those of the catalogue's providers.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The lane of that name.
+    pub fn lane(&self, name: &str) -> Option<LaneId> {
+        self.lanes.iter().position(|lane| &*lane.name == name).map(LaneId)
+    }
+
     /// Adds a tool that whoever embeds the daemon brings along; it works under the provider `offline`.
     pub fn add_custom(
         &mut self,
         name: &str,
         effect: Effect,
         worth: Worth,
-        work: Box<dyn CustomWork>,
+        work: Box<dyn PlainWork>,
         ladder: &Ladder,
     ) -> Result<(), RegistryError> {
+        let place = Place::Lane(LaneId(self.catalog.offline().0));
+        let work = Box::new(AtOffline { place, work });
         let registration = Registration {
             name: name.into(),
             description: name.into(),
@@ -129,7 +149,11 @@ impl Registry {
         self.register(registration, ladder)
     }
 
-    fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
+    /// Adds a tool.
+    ///
+    /// # Errors
+    /// A name or schema that is none, or a name that another tool has.
+    pub fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if entry.name.is_empty() || entry.name.len() > LONGEST_NAME || !entry.name.bytes().all(fits) {
             return Err(RegistryError::Name(entry.name));
@@ -177,19 +201,24 @@ impl Registry {
         near.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
     }
 
-    /// Makes arguments that fit the tool's schema ready to be worked on; `None` for a built-in tool, whose
-    /// answer needs no work.
+    /// Makes what is asked ready to be worked on; `None` for a built-in tool, whose answer needs no work.
     ///
     /// # Errors
     /// A provider that is not there.
-    pub fn prepare(&self, tool: &Tool, arguments: Value) -> Result<Option<Prepared>, Misfit> {
+    pub fn prepare(&self, tool: &Tool, asked: Asking<'_>) -> Result<Option<Prepared>, Misfit> {
         let (offline_place, offline) = self.catalog.offline();
+        if let Work::Custom(work) = &tool.work {
+            let prepared = work.prepare(asked)?;
+            let definition = mixed([tool.definition, prepared.definition]);
+            return Ok(Some(Prepared { definition, ..prepared }));
+        }
+        let arguments = asked.arguments;
         match &tool.work {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
                 let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
                 Ok(Some(Prepared {
-                    place: Place::Provider(offline_place),
+                    place: Place::Lane(LaneId(offline_place)),
                     definition: tool.definition,
                     model: None,
                     job,
@@ -202,19 +231,17 @@ impl Registry {
                 let definition = definition_at(tool, entry, &model);
                 let request = prompt.question(Arc::clone(&model), &arguments);
                 let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
-                Ok(Some(Prepared { place: Place::Provider(provider), definition, model: Some(model), job }))
+                let place = Place::Lane(LaneId(provider));
+                Ok(Some(Prepared { place, definition, model: Some(model), job }))
             }
             Work::Consensus => {
                 let mut definition = tool.definition;
                 let asked = self.asked(&arguments, &mut definition)?;
                 let job = Box::new(AskAll::new(&arguments, asked));
-                Ok(Some(Prepared { place: Place::Composite, definition, model: None, job }))
+                let place = Place::Composite(Composite::Consensus);
+                Ok(Some(Prepared { place, definition, model: None, job }))
             }
-            Work::Custom(work) => {
-                let job = work.job(&arguments);
-                let place = Place::Provider(offline_place);
-                Ok(Some(Prepared { place, definition: tool.definition, model: None, job }))
-            }
+            Work::Custom(_) => unreachable!("it was made ready above"),
         }
     }
 
@@ -259,17 +286,17 @@ impl Registry {
 
 /// The definition's hash with whoever answers: 8 bytes each, so no text can stand for another.
 fn definition_at(tool: &Tool, entry: &ProviderEntry, model: &str) -> u64 {
-    let mut bytes = [0; 32];
-    let parts = [
+    mixed([
         tool.definition,
         xxh3_64(entry.name.as_bytes()),
         xxh3_64(entry.place.as_bytes()),
         xxh3_64(model.as_bytes()),
-    ];
-    for (to, part) in bytes.chunks_exact_mut(8).zip(parts) {
-        to.copy_from_slice(&part.to_le_bytes());
-    }
-    xxh3_64(&bytes)
+    ])
+}
+
+/// One hash of several.
+fn mixed<const N: usize>(parts: [u64; N]) -> u64 {
+    xxh3_64(parts.map(u64::to_le_bytes).as_flattened())
 }
 
 fn take_text(arguments: Value) -> String {
@@ -380,6 +407,20 @@ fn builtin(which: Builtin) -> Registration {
         class: TimeoutClass::Workflow,
         input_schema: which.input_schema(),
         work: Work::Builtin(which),
+    }
+}
+
+/// Work that says nothing of its place.
+#[derive(Debug)]
+struct AtOffline {
+    place: Place,
+    work: Box<dyn PlainWork>,
+}
+
+impl CustomWork for AtOffline {
+    fn prepare(&self, asked: Asking<'_>) -> Result<Prepared, Misfit> {
+        let job = self.work.job(&asked.arguments);
+        Ok(Prepared { place: self.place, definition: 0, model: None, job })
     }
 }
 

@@ -15,7 +15,7 @@ use inflightd::deadline::Deadline;
 use inflightd::door::Hub;
 use inflightd::lifecycle::Totals;
 use inflightd::provider::{Context, Fault, Job, Reply};
-use inflightd::tool::{CustomWork, Effect, Worth};
+use inflightd::tool::{Effect, PlainWork, Worth};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -72,7 +72,7 @@ struct Gated(Arc<Gate>);
 
 struct AtGate(Arc<Gate>, String);
 
-impl CustomWork for Gated {
+impl PlainWork for Gated {
     fn job(&self, arguments: &Value) -> Box<dyn Job> {
         let name = arguments["name"].as_str().unwrap_or_default().to_owned();
         Box::new(AtGate(Arc::clone(&self.0), name))

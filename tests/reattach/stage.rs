@@ -13,7 +13,7 @@ use inflightd::app::App;
 use inflightd::config::{Sources, resolve};
 use inflightd::door::Hub;
 use inflightd::provider::{Context, Fault, Job, Reply};
-use inflightd::tool::{CustomWork, Effect, Worth};
+use inflightd::tool::{Effect, PlainWork, Worth};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -77,7 +77,7 @@ impl Drop for AtWork {
     }
 }
 
-impl CustomWork for Gated {
+impl PlainWork for Gated {
     fn job(&self, _arguments: &Value) -> Box<dyn Job> {
         Box::new(Self(Arc::clone(&self.0)))
     }

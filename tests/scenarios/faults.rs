@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use inflightd::provider::{Context, Fault, Job, Reply};
-use inflightd::tool::{CustomWork, Effect, Worth};
+use inflightd::tool::{Effect, PlainWork, Worth};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -140,7 +140,7 @@ struct Panics {
     gate: Arc<Semaphore>,
 }
 
-impl CustomWork for Panics {
+impl PlainWork for Panics {
     fn job(&self, _arguments: &Value) -> Box<dyn Job> {
         Box::new(self.clone())
     }

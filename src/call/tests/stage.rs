@@ -15,7 +15,7 @@ use crate::call::Calls;
 use crate::deadline::Deadline;
 use crate::provider::chat::{ChatProvider, ChatRequest};
 use crate::provider::{Context, Fault, Job, Reply};
-use crate::tool::CustomWork;
+use crate::tool::PlainWork;
 
 /// What a piece of work is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,7 +289,7 @@ impl Job for Staged {
 #[derive(Debug)]
 pub(super) struct Act(pub(super) Arc<Stage>);
 
-impl CustomWork for Act {
+impl PlainWork for Act {
     fn job(&self, arguments: &Value) -> Box<dyn Job> {
         let text = |name: &str| arguments.get(name).and_then(Value::as_str);
         let order = match text("act") {

@@ -18,7 +18,7 @@ use crate::provider::catalog::Catalog;
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tasks::{TaskKind, Tasks};
 use crate::telemetry::CallLog;
-use crate::tool::{CustomWork, Effect, Insight, Registry, Worth};
+use crate::tool::{Effect, Insight, PlainWork, Registry, Worth};
 
 /// Does what its argument `do` says: tell and wait for the gate, wait for ever, or panic.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ struct Act(Arc<Notify>);
 
 struct Acting(Act, Option<String>);
 
-impl CustomWork for Act {
+impl PlainWork for Act {
     fn job(&self, arguments: &Value) -> Box<dyn Job> {
         Box::new(Acting(self.clone(), arguments.get("do").and_then(Value::as_str).map(Into::into)))
     }

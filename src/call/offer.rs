@@ -1,0 +1,135 @@
+//! What is offered at one time: the tools, and the queues and permits of their lanes. It changes as a whole, while calls
+//! go on under what they began with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+
+use crate::call::queue::{Pool, Share};
+use crate::tool::Registry;
+use crate::tool::place::{Lane, LaneId};
+
+/// Tools, and the pools of their lanes.
+pub(super) struct Offer {
+    pub(super) registry: Arc<Registry>,
+    /// How many offers came before.
+    pub(super) generation: u64,
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Offer {
+    /// The pool of a lane, and how long its work may take there.
+    pub(super) fn lane(&self, id: LaneId) -> (&Arc<Pool>, Option<Duration>) {
+        let (pool, lane) = (self.pools.get(id.0), self.registry.lanes().get(id.0));
+        let Some((pool, lane)) = pool.zip(lane) else {
+            unreachable!("a lane's id comes from this offer's registry, and each of its lanes has a pool")
+        };
+        (pool, lane.timeout)
+    }
+
+    /// The pool of each lane.
+    pub(super) fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
+    }
+}
+
+/// The offer that holds, and how the next one is made.
+pub(super) struct Offers {
+    now: ArcSwap<Offer>,
+    queue: usize,
+    share: Share,
+    closed: AtomicBool,
+    /// Two changes at once would lose one.
+    changing: Mutex<()>,
+}
+
+impl Offers {
+    /// The first offer. `queue`: how many may wait in each lane.
+    pub(super) fn new(registry: Registry, queue: usize, share: Share) -> Self {
+        let pools = pools(&registry, queue, share, &[]);
+        let offer = Offer { registry: Arc::new(registry), generation: 0, pools };
+        let now = ArcSwap::from_pointee(offer);
+        Self { now, queue, share, closed: AtomicBool::new(false), changing: Mutex::new(()) }
+    }
+
+    /// The offer that holds now.
+    pub(super) fn now(&self) -> Guard<Arc<Offer>> {
+        self.now.load()
+    }
+
+    /// Another one holds from here on.
+    pub(super) fn offer_anew(&self, registry: Registry) {
+        let _changing = self.changing.lock();
+        let before = self.now.load();
+        let pools = pools(&registry, self.queue, self.share, &before.pools);
+        let generation = before.generation + 1;
+        self.now.store(Arc::new(Offer { registry: Arc::new(registry), generation, pools }));
+        if self.closed.load(Ordering::Acquire) {
+            self.now.load().pools.iter().for_each(|pool| pool.close());
+        }
+    }
+
+    /// Who waits is answered, and nobody is let in any more, whatever is offered later.
+    pub(super) fn close(&self) {
+        let _changing = self.changing.lock();
+        self.closed.store(true, Ordering::Release);
+        self.now.load().pools.iter().for_each(|pool| pool.close());
+    }
+}
+
+/// A pool for each lane: the one that it had before, unless its bound is another.
+fn pools(registry: &Registry, queue: usize, share: Share, before: &[Arc<Pool>]) -> Vec<Arc<Pool>> {
+    let pool =
+        |lane: &Lane| {
+            let same = |pool: &&Arc<Pool>| *pool.name() == lane.name && pool.limit() == lane.max_inflight;
+            before.iter().find(same).cloned().unwrap_or_else(|| {
+                Arc::new(Pool::new(Arc::clone(&lane.name), lane.max_inflight, queue, share))
+            })
+        };
+    registry.lanes().iter().map(pool).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Sources};
+    use crate::provider::catalog::Catalog;
+
+    fn registry(lanes: &[(&str, usize)]) -> Registry {
+        let config = config::resolve(Sources::default()).unwrap().config;
+        let mut registry = Registry::new(Catalog::new(&config).unwrap(), &[], &config.ladder).unwrap();
+        for (name, max_inflight) in lanes {
+            registry.add_lane(Lane { name: Arc::from(*name), max_inflight: *max_inflight, timeout: None });
+        }
+        registry
+    }
+
+    fn pool(offers: &Offers, name: &str) -> Arc<Pool> {
+        let offer = offers.now();
+        Arc::clone(offer.lane(offer.registry.lane(name).unwrap()).0)
+    }
+
+    #[test]
+    fn a_lane_keeps_its_permits_over_a_change_unless_its_bound_is_another() {
+        let offers = Offers::new(registry(&[("a", 1), ("b", 1), ("gone", 1)]), 10, Share::All);
+        let [a, b] = ["a", "b"].map(|name| pool(&offers, name));
+        let held = a.try_take().unwrap();
+        offers.offer_anew(registry(&[("b", 2), ("a", 1)]));
+        assert!(Arc::ptr_eq(&a, &pool(&offers, "a")) && pool(&offers, "a").try_take().is_none());
+        assert!(!Arc::ptr_eq(&b, &pool(&offers, "b")));
+        assert!(offers.now().registry.lane("gone").is_none());
+        assert_eq!(offers.now().generation, 1);
+        drop(held);
+    }
+
+    #[test]
+    fn what_is_offered_once_it_is_closed_is_closed_too() {
+        let offers = Offers::new(registry(&[("a", 1)]), 10, Share::All);
+        offers.close();
+        offers.offer_anew(registry(&[("a", 1), ("new", 1)]));
+        assert!(["a", "new", "offline"].iter().all(|name| pool(&offers, name).try_take().is_none()));
+    }
+}
