@@ -282,6 +282,10 @@ impl Calls {
             unreachable!("only built-in tools need no work, and they were answered above");
         };
         let ordinal = origin.ordinal(tool, prepared.place)?;
+        if origin == Origin::Door {
+            let taken = caller.principal.take_call(received);
+            taken.inspect_err(|_| self.path.lifecycle.rate_limited(&caller.principal.name))?;
+        }
         let policy = options.dedup.unwrap_or(tool.dedup);
         let definition = prepared.definition;
         let key = |session| CallKey { principal, session, tool: tool.id, definition, ordinal, digest };

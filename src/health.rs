@@ -222,6 +222,7 @@ impl Insight for Calls {
                 "executions_saved": totals.joined + totals.cache_hits,
             },
             "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
+            "rate_limited": statistics::rate_limited(&self.watch().lifecycle().rate_limits()),
             "permits": permits(&look),
             "sessions": statistics::sessions(&totals, &executions),
             "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},

@@ -137,7 +137,10 @@ fn status(code: Code) -> StatusCode {
         Code::ToolNotFound => StatusCode::NOT_FOUND,
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         Code::ProviderError | Code::OutcomeUnknown => StatusCode::BAD_GATEWAY,
-        Code::OverCapacity | Code::QueueTimeout | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::OverCapacity | Code::QueueTimeout | Code::ProviderUnavailable | Code::ShuttingDown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Code::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -153,7 +156,7 @@ pub fn refused(status: StatusCode, error: &CallError) -> Answered {
 
 /// Adds `Retry-After` where the status speaks of waiting: in whole seconds, a second at least.
 fn with_retry(mut response: Answered, error: &CallError) -> Answered {
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         let seconds = error.retry_after_ms().map_or(1, |ms| ms.div_ceil(1000));
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -54,3 +54,4 @@ pub mod config;
 pub mod deadline;
 pub mod ids;
 pub mod phase;
+pub mod rate;

@@ -2,10 +2,12 @@
 //!
 //! Reading never holds callers up for longer than it takes to copy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
@@ -158,6 +160,8 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Lifecycle {
     counts: Counts,
+    /// Calls refused because their caller calls too often, by principal: those are configured, so they are few.
+    rate_limited: Mutex<BTreeMap<Arc<str>, u64>>,
     durations: Histogram,
     records: Ring,
     draining: AtomicBool,
@@ -170,6 +174,7 @@ impl Lifecycle {
     pub fn new(log: CallLog) -> Self {
         Self {
             counts: Counts::default(),
+            rate_limited: Mutex::default(),
             durations: Histogram::default(),
             records: Ring::new(KEPT_RECORDS),
             draining: AtomicBool::new(false),
@@ -191,6 +196,16 @@ impl Lifecycle {
     /// A call was sent again, and nothing is known of the first time: it runs again.
     pub fn resumed_again(&self) {
         self.counts.resumed_again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call of this principal was refused because it calls too often.
+    pub fn rate_limited(&self, principal: &Arc<str>) {
+        *self.rate_limited.lock().entry(Arc::clone(principal)).or_default() += 1;
+    }
+
+    /// How many of its calls were refused so, for each principal that had any.
+    pub fn rate_limits(&self) -> Vec<(Arc<str>, u64)> {
+        self.rate_limited.lock().iter().map(|(name, count)| (Arc::clone(name), *count)).collect()
     }
 
     /// A call was answered from the cache.

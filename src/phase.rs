@@ -98,29 +98,43 @@ pub enum Refusal {
     Invalid,
     /// What it brings beside its arguments is too large.
     Metadata,
+    /// Its caller calls more often than it may.
+    RateLimited,
     /// There are as many Executions as there may be.
     Sessions,
     /// Its queue, or its part of it, is full, or so long that its turn would come too late.
     Queue,
     /// Too many wait for the same flight, or on the same connection.
     Waiters,
+    /// Its provider is not asked for the time being.
+    Unavailable,
     /// The daemon is going down.
     ShuttingDown,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Invalid, Self::Metadata, Self::Sessions, Self::Queue, Self::Waiters, Self::ShuttingDown];
+    pub const ALL: [Self; 8] = [
+        Self::Invalid,
+        Self::Metadata,
+        Self::RateLimited,
+        Self::Sessions,
+        Self::Queue,
+        Self::Waiters,
+        Self::Unavailable,
+        Self::ShuttingDown,
+    ];
 
     /// Its name in statistics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
             Self::Metadata => "metadata_size",
+            Self::RateLimited => "rate_limited",
             Self::Sessions => "max_sessions",
             Self::Queue => "queue_full",
             Self::Waiters => "max_waiters",
+            Self::Unavailable => "provider_unavailable",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -130,10 +144,12 @@ impl Refusal {
         match self {
             Self::Invalid => 0,
             Self::Metadata => 1,
-            Self::Sessions => 2,
-            Self::Queue => 3,
-            Self::Waiters => 4,
-            Self::ShuttingDown => 5,
+            Self::RateLimited => 2,
+            Self::Sessions => 3,
+            Self::Queue => 4,
+            Self::Waiters => 5,
+            Self::Unavailable => 6,
+            Self::ShuttingDown => 7,
         }
     }
 }

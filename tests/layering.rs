@@ -33,7 +33,7 @@ const ORDER: &[Line] = &[
     Line::Together(&["lifecycle", "telemetry", "tasks"]),
     Line::Apart(&["config"]),
     Line::Apart(&["submit"]),
-    Line::Apart(&["ids", "deadline", "phase"]),
+    Line::Apart(&["ids", "deadline", "phase", "rate"]),
 ];
 
 /// The longest a source file may be, its tests counted.

@@ -324,3 +324,41 @@ fn a_token_stands_in_the_configuration_as_its_hash_only() {
     let shown = format!("{config:?}");
     assert!(!shown.contains(&hash("anna")[7..]) && shown.contains("anna"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_principal_that_calls_too_often_is_told_when_to_come_back_at_every_door() {
+    let toml = "[principals.anna]\ntoken_hash = \"$anna\"\nrate_per_minute = 1\n\
+                [principals.ben]\ntoken_hash = \"$ben\"\n";
+    let daemon = Daemon::start(toml).await;
+    let echo = json!({"tool": "echo", "arguments": {"text": "t"}});
+    assert_eq!(daemon.execute("anna", echo.clone()).await.unwrap().status, 200);
+    let refused = daemon.execute("anna", echo.clone()).await.unwrap();
+    assert_eq!((refused.status, refused.code().as_str()), (429, "RATE_LIMITED"));
+    let wait = refused.body["error"]["retry_after_ms"].as_u64().unwrap();
+    assert!((1..=60_000).contains(&wait), "{refused:?}");
+    assert_eq!(refused.retry_after, Some(wait.div_ceil(1000)));
+    let mut op = daemon.connect(Door::Op, Some("anna")).await.unwrap();
+    op.send(&json!({"op": "hello"}));
+    op.answer("hello_ack").await;
+    op.send(&json!({"op": "call_tool", "request_id": "r", "name": "echo", "arguments": {"text": "t"}}));
+    let error = op.answer("call_tool_res").await["error"].clone();
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("RATE_LIMITED"), &json!(true)));
+    assert!(error["retry_after_ms"].as_u64().unwrap() <= wait);
+    let mut mcp = daemon.connect(Door::Mcp, Some("anna")).await.unwrap();
+    let version = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {}});
+    mcp.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "echo", "arguments": {"text": "t"}, "_meta": version}}));
+    let result = mcp.next().await["result"].clone();
+    assert_eq!(result["isError"], true, "a known tool's failure is a result: {result}");
+    assert_eq!(result["_meta"]["inflightd/error"]["code"], "RATE_LIMITED");
+    assert_eq!(daemon.execute("ben", echo).await.unwrap().status, 200, "another's rate is another's");
+    let stats = daemon.get(Some("ben"), "/api/v1/stats").await.body;
+    assert_eq!(stats["rate_limited"], json!({"anna": 3}));
+    for stranger in 0..1000 {
+        let unknown = format!("stranger-{stranger}");
+        assert_eq!(daemon.get(Some(&unknown), "/api/v1/stats").await.status, 401);
+    }
+    let stats = daemon.get(Some("ben"), "/api/v1/stats").await.body;
+    assert_eq!(stats["rate_limited"], json!({"anna": 3}), "nothing is kept of who does not come in");
+}

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::call::outcome::CallError;
 use crate::call::queue::{Pool, Priority, Share};
 use crate::call::reattach::Attachment;
 use crate::config::PrincipalConfig;
 use crate::config::principals::{Ceiling, Expiry, ToolPatterns};
 use crate::ids::{ClientSessionId, PrincipalId};
+use crate::rate::Gcra;
 
 /// For whom calls are made.
 #[derive(Debug)]
@@ -20,9 +25,17 @@ pub struct Principal {
     pub ceiling: Priority,
     /// Its own places for Runs at work, shared by all its sessions, where it has a bound of its own.
     pub slots: Option<Arc<Pool>>,
+    rate: Option<Rate>,
     tools: Tools,
     expires: Option<Expiry>,
     said_expired: AtomicBool,
+}
+
+/// How often it may call.
+#[derive(Debug)]
+struct Rate {
+    per_minute: u32,
+    pace: Gcra,
 }
 
 #[derive(Debug)]
@@ -48,6 +61,10 @@ impl Principal {
                 Ceiling::Low => Priority::Low,
             },
             slots,
+            rate: config.rate.map(|rate| Rate {
+                per_minute: rate.per_minute,
+                pace: Gcra::new(rate.per_minute, Duration::from_secs(60), rate.burst),
+            }),
             tools: config.tools.clone().map_or(Tools::All, Tools::Some),
             expires: config.expires,
             said_expired: AtomicBool::new(false),
@@ -67,6 +84,18 @@ impl Principal {
             Tools::Some(patterns) => patterns.allow(tool),
             Tools::None => false,
         }
+    }
+
+    /// Takes one call of those it may make.
+    ///
+    /// # Errors
+    /// It calls more often than it may.
+    pub fn take_call(&self, now: Instant) -> Result<(), CallError> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        rate.pace.take(now).map_err(|retry_after| {
+            let (principal, per_minute) = (Arc::clone(&self.name), rate.per_minute);
+            CallError::RateLimited { principal, per_minute, retry_after }
+        })
     }
 
     /// Whether its time has come; the log is told once.

@@ -23,6 +23,8 @@ pub enum Code {
     ToolNotFound,
     /// No or a wrong token.
     Unauthorized,
+    /// Its caller calls more often than it may.
+    RateLimited,
     /// Too many calls at once.
     OverCapacity,
     /// It waited too long for its turn.
@@ -33,6 +35,8 @@ pub enum Code {
     Cancelled,
     /// The provider failed.
     ProviderError,
+    /// The provider is not asked: it has failed too often, or wants to be left alone.
+    ProviderUnavailable,
     /// The work began, and nobody knows whether it was done.
     OutcomeUnknown,
     /// The daemon is going down.
@@ -43,16 +47,18 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidRequest,
         Self::ValidationError,
         Self::ToolNotFound,
         Self::Unauthorized,
+        Self::RateLimited,
         Self::OverCapacity,
         Self::QueueTimeout,
         Self::Timeout,
         Self::Cancelled,
         Self::ProviderError,
+        Self::ProviderUnavailable,
         Self::OutcomeUnknown,
         Self::ShuttingDown,
         Self::InternalError,
@@ -65,11 +71,13 @@ impl Code {
             Self::ValidationError => "VALIDATION_ERROR",
             Self::ToolNotFound => "TOOL_NOT_FOUND",
             Self::Unauthorized => "UNAUTHORIZED",
+            Self::RateLimited => "RATE_LIMITED",
             Self::OverCapacity => "OVER_CAPACITY",
             Self::QueueTimeout => "QUEUE_TIMEOUT",
             Self::Timeout => "TIMEOUT",
             Self::Cancelled => "CANCELLED",
             Self::ProviderError => "PROVIDER_ERROR",
+            Self::ProviderUnavailable => "PROVIDER_UNAVAILABLE",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::InternalError => "INTERNAL_ERROR",
@@ -83,7 +91,9 @@ impl Code {
             | Self::ValidationError
             | Self::ToolNotFound
             | Self::Unauthorized
+            | Self::RateLimited
             | Self::OverCapacity
+            | Self::ProviderUnavailable
             | Self::ShuttingDown => Terminal::Rejected,
             Self::QueueTimeout | Self::Timeout => Terminal::Timeout,
             Self::Cancelled => Terminal::Cancelled,
@@ -162,6 +172,19 @@ pub enum CallError {
     Expired {
         /// Whose.
         principal: Arc<str>,
+    },
+    /// It calls more often than it may.
+    #[error(
+        "Rate limit reached: {principal} may make {per_minute} calls a minute; the next one in {:.3}s",
+        retry_after.as_secs_f64()
+    )]
+    RateLimited {
+        /// Who.
+        principal: Arc<str>,
+        /// How often it may.
+        per_minute: u32,
+        /// When the next call passes.
+        retry_after: Duration,
     },
     /// No such tool.
     #[error("There is no tool `{name}`{}", suggestion(near))]
@@ -296,6 +319,7 @@ impl CallError {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Expired { .. } => Code::Unauthorized,
+            Self::RateLimited { .. } => Code::RateLimited,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
             Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) | Self::NoLeaf { .. } => {
                 Code::ValidationError
@@ -336,6 +360,7 @@ impl CallError {
                 Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
             },
             Self::Metadata { .. } => Refusal::Metadata,
+            Self::RateLimited { .. } => Refusal::RateLimited,
             Self::ShuttingDown | Self::CutOff => Refusal::ShuttingDown,
             _ => Refusal::Invalid,
         })
@@ -367,7 +392,8 @@ impl CallError {
             | Self::OutcomeUnknown { .. }
             | Self::TooLarge { .. } => false,
             Self::WaiterTimeout { still_running, .. } => !still_running,
-            Self::Full { .. }
+            Self::RateLimited { .. }
+            | Self::Full { .. }
             | Self::QueueTimeout { .. }
             | Self::ProviderTimeout { .. }
             | Self::ShuttingDown
@@ -380,6 +406,8 @@ impl CallError {
     /// When it is worth to come back, in whole milliseconds.
     pub fn retry_after_ms(&self) -> Option<u64> {
         let after = match self {
+            // Rounded up: who comes back after whole milliseconds is not refused for a part of one.
+            Self::RateLimited { retry_after, .. } => Some(*retry_after + Duration::from_nanos(999_999)),
             Self::Full { retry_after, .. } => *retry_after,
             Self::QueueTimeout { retry_after, .. } => Some(*retry_after),
             Self::Provider(fault) => fault.retry_after(),

@@ -11,4 +11,5 @@ mod leaving;
 mod limits;
 mod losing;
 mod model;
+mod rates;
 mod stress;

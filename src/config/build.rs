@@ -2,6 +2,7 @@
 
 use super::ladder::{self, Resolved, Rung, Rungs};
 use super::parse::{self, Wrong};
+use super::principals::{LOCAL, RateLimit};
 use super::values::Values;
 use super::{Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault, ProviderConfig, Secret};
 
@@ -15,7 +16,11 @@ pub fn provider_names() -> impl Iterator<Item = &'static str> {
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
-    let (principals, token_set) = values.principals();
+    let (mut principals, token_set) = values.principals();
+    let rate = rate_limit(values);
+    for principal in principals.iter_mut().filter(|principal| &*principal.name != LOCAL) {
+        principal.rate = principal.rate.or(rate);
+    }
     let (listen, set) = values.address("INFLIGHTD_LISTEN");
     if let Some(found) = set.filter(|_| !token_set && !listen.ip().to_canonical().is_loopback()) {
         values.refuse(&found, Wrong::OpenToAll);
@@ -68,6 +73,17 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         guard_window,
         tools_file,
     })
+}
+
+/// How often those may call who say nothing of their own.
+fn rate_limit(values: &mut Values) -> Option<RateLimit> {
+    let per_minute = values.optional_count("RATE_LIMIT_PER_MINUTE");
+    let burst = values.optional_count("RATE_LIMIT_BURST");
+    if burst.is_some() && per_minute.is_none() {
+        let warning = "RATE_LIMIT_BURST is set and RATE_LIMIT_PER_MINUTE is not: it bounds nothing";
+        values.warnings.push(warning.to_owned());
+    }
+    RateLimit::of(per_minute, burst)
 }
 
 /// The bounds, and whether somebody set the one over all providers.

@@ -250,6 +250,12 @@ pub static GROUPS: &[Group] = &[
                 "Calls that wait for one provider, in one session, or for `consensus`.",
             ),
             key("EXECUTIONS_MAX", COUNT, "200", "Calls in all, waiting or at work."),
+            unset(
+                "RATE_LIMIT_PER_MINUTE",
+                COUNT,
+                "Calls a minute of each principal that says nothing of its own; more are `RATE_LIMITED`. It is not for `local`, which is bounded by its own table only. Unset, no limit.",
+            ),
+            unset("RATE_LIMIT_BURST", COUNT, "How many of them may come at once. Unset, all."),
             key("CONNECTIONS_MAX", COUNT, "10000", "Connections served; above, the answer is 503."),
             key("WAITERS_MAX", COUNT, "1000", "Callers that wait for one and the same flight."),
             key("MAX_FRAME_BYTES", BYTES, "33554432", "One WebSocket message, or one HTTP body."),

@@ -94,6 +94,9 @@ pub enum Wrong {
     /// A queue before nothing.
     #[error("stands without the max_inflight that calls would wait for")]
     WaitsForNothing,
+    /// A burst of what has no limit.
+    #[error("stands without the number a minute of which it is a part")]
+    BurstOfNothing,
     /// A list without entries.
     #[error("has no entry")]
     Empty,

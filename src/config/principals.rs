@@ -44,6 +44,24 @@ pub struct OwnLimits {
     pub max_queued: Option<usize>,
 }
 
+/// How often a principal may call, over all its sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Calls a minute, at an even pace.
+    pub per_minute: u32,
+    /// Calls at once.
+    pub burst: u32,
+}
+
+impl RateLimit {
+    /// So many a minute, `burst` of them at once: all of them, where nothing is said. `None` without the first.
+    pub(super) fn of(per_minute: Option<usize>, burst: Option<usize>) -> Option<Self> {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let per_minute = count(per_minute?);
+        Some(Self { per_minute, burst: burst.map_or(per_minute, count) })
+    }
+}
+
 /// One principal.
 #[derive(Debug, Clone)]
 pub struct PrincipalConfig {
@@ -55,6 +73,8 @@ pub struct PrincipalConfig {
     pub expires: Option<Expiry>,
     /// Its own bounds; `None`: those of all.
     pub limits: Option<OwnLimits>,
+    /// How often it may call; `None`: as often as it likes.
+    pub rate: Option<RateLimit>,
     /// The highest class that its calls get.
     pub ceiling: Ceiling,
     /// The tools it may call; `None`: every tool.
@@ -70,7 +90,7 @@ pub(super) struct Member {
 }
 
 /// All of them, in the order in which they are shown.
-pub(super) const MEMBERS: [Member; 7] = [
+pub(super) const MEMBERS: [Member; 9] = [
     Member {
         name: "token_hash",
         example: "\"blake3:…\"",
@@ -97,6 +117,12 @@ pub(super) const MEMBERS: [Member; 7] = [
         help: "Its calls that wait for one of these places. Unset, `QUEUE_MAX`.",
     },
     Member {
+        name: "rate_per_minute",
+        example: "60",
+        help: "Its calls a minute, over all its sessions; more are refused with when to come back. Unset, `RATE_LIMIT_PER_MINUTE`, and for `local` no limit.",
+    },
+    Member { name: "rate_burst", example: "10", help: "How many of them may come at once. Unset, all." },
+    Member {
         name: "priority_ceiling",
         example: "\"medium\"",
         help: "high, medium or low: what its calls ask for above this is lowered to it, silently. Unset, `high`.",
@@ -116,6 +142,7 @@ impl PrincipalConfig {
             tokens: Vec::new(),
             expires: None,
             limits: None,
+            rate: None,
             ceiling: Ceiling::High,
             tools: None,
         }
@@ -239,11 +266,18 @@ impl Reader<'_> {
             let remedy = "max_inflight = 8 beside it would do".to_owned();
             self.refuse(&[name, "max_queued"], Wrong::WaitsForNothing, remedy);
         }
+        let rate_per_minute = self.count(name, members, "rate_per_minute");
+        let rate_burst = self.count(name, members, "rate_burst");
+        if rate_burst.is_some() && !members.contains_key("rate_per_minute") {
+            let remedy = "rate_per_minute = 60 beside it would do".to_owned();
+            self.refuse(&[name, "rate_burst"], Wrong::BurstOfNothing, remedy);
+        }
         let read = PrincipalConfig {
             name: name.into(),
             tokens,
             expires: self.expires(name, members),
             limits: max_inflight.map(|max_inflight| OwnLimits { max_inflight, max_queued }),
+            rate: RateLimit::of(rate_per_minute, rate_burst),
             ceiling: self.ceiling(name, members),
             tools: self.tools(name, members),
         };

@@ -1,5 +1,6 @@
 //! Counts as figures: what `get_server_stats` says of requests and sessions. Everything is zero while nothing happened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -54,6 +55,11 @@ pub(super) fn sessions(totals: &Totals, executions: &ExecutionTotals) -> Value {
         "error_rate": executions.rate(ExecutionEnd::Error),
         "rejected": rejected,
     })
+}
+
+/// Calls that were refused because their caller calls too often, by principal.
+pub(super) fn rate_limited(refused: &[(Arc<str>, u64)]) -> Value {
+    Value::Object(refused.iter().map(|(name, count)| (name.to_string(), (*count).into())).collect())
 }
 
 /// Milliseconds with all that the clock tells behind the point.

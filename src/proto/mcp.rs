@@ -131,10 +131,12 @@ fn refusal(id: &str, stateless: bool, answer: &Answer, error: &CallError) -> Opt
         }
         Code::ValidationError
         | Code::Unauthorized
+        | Code::RateLimited
         | Code::OverCapacity
         | Code::QueueTimeout
         | Code::Timeout
         | Code::ProviderError
+        | Code::ProviderUnavailable
         | Code::OutcomeUnknown
         | Code::ShuttingDown
         | Code::InternalError => {

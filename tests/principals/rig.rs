@@ -104,6 +104,7 @@ pub struct Daemon {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub retry_after: Option<u64>,
     pub body: Value,
 }
 
@@ -223,7 +224,9 @@ async fn answer(request: reqwest::RequestBuilder, token: Option<String>) -> Answ
     };
     let response = within(request.send()).await.unwrap();
     let status = response.status().as_u16();
-    Answer { status, body: within(response.json()).await.unwrap() }
+    let retry_after =
+        response.headers().get("retry-after").map(|after| after.to_str().unwrap().parse().unwrap());
+    Answer { status, retry_after, body: within(response.json()).await.unwrap() }
 }
 
 /// One WebSocket.

@@ -54,6 +54,24 @@ fn a_table_says_everything_about_its_principal() {
 }
 
 #[test]
+fn a_rate_is_ones_own_or_that_of_all_but_local() {
+    let text = "rate_limit_per_minute = 60\nrate_limit_burst = 5\n[principals.anna]\ntoken_hash = \"$A\"\n\
+                [principals.ben]\ntoken_hash = \"$B\"\nrate_per_minute = 10";
+    let config = held(text, Some("a-token-of-sixteen-characters"));
+    let rates: Vec<_> = config.principals.iter().map(|each| (&*each.name, each.rate)).collect();
+    let rate = |per_minute, burst| Some(RateLimit { per_minute, burst });
+    assert_eq!(rates, [(LOCAL, None), ("anna", rate(60, 5)), ("ben", rate(10, 10))]);
+    let own = held("[principals.local]\nrate_per_minute = 10\nrate_burst = 2", None);
+    assert_eq!(own.principals[0].rate, rate(10, 2));
+    assert_eq!(
+        problem_of("rate_burst = 2"),
+        "principals.ci.rate_burst (from the TOML file): stands without the number a minute of which it is a part; \
+         rate_per_minute = 60 beside it would do"
+    );
+    assert!(problem_of("rate_per_minute = 0").contains("must be at least 1"));
+}
+
+#[test]
 fn without_any_token_there_is_local_alone() {
     let config = held("", None);
     assert_eq!((names(&config), config.token_required()), (vec![LOCAL], false));

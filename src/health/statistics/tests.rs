@@ -252,8 +252,8 @@ async fn refusals_are_counted_by_their_reason_and_open_no_session() {
     rig.calls.start_draining();
     assert_eq!(rig.refused("{}", None).code(), Code::ShuttingDown);
     let sessions = rig.sessions();
-    let rejected = json!({"invalid": 0, "metadata_size": 1, "max_sessions": 1, "queue_full": 0, "max_waiters": 0,
-        "shutting_down": 1});
+    let rejected = json!({"invalid": 0, "metadata_size": 1, "rate_limited": 0, "max_sessions": 1, "queue_full": 0,
+        "max_waiters": 0, "provider_unavailable": 0, "shutting_down": 1});
     assert_eq!((&sessions["rejected"], &sessions["total_sessions"]), (&rejected, &json!(2)));
     assert_eq!(sessions["active_sessions"], 2);
 }
