@@ -13,6 +13,7 @@ use crate::ids::RequestId;
 pub mod catalog;
 pub mod chat;
 pub mod content;
+pub mod flow;
 pub mod llm;
 pub mod offline;
 mod sse;

@@ -1,0 +1,14 @@
+//! Flows: graphs of nodes that a visual editor saved, run headless, many at a time, without one run touching another.
+//!
+//! A file is read whole and every problem is found at once ([`format`]); what is sound is a [`Flow`], which knows what
+//! each node waits for.
+
+pub mod draw;
+pub mod format;
+pub mod graph;
+pub mod kind;
+pub mod problem;
+
+pub use graph::{Flow, Link, Node};
+pub use kind::{NodeKind, Port};
+pub use problem::Problem;
