@@ -12,6 +12,7 @@ use crate::config::Secret;
 
 pub mod call;
 pub mod doctor;
+pub mod flow;
 pub mod healthcheck;
 mod result;
 pub mod serve;
@@ -65,6 +66,8 @@ pub enum Command {
     Tools(tools::ToolsArgs),
     /// Show what the daemon counts
     Stats(stats::StatsArgs),
+    /// Look at a flow's file: what is wrong with it, what its graph is
+    Flow(flow::FlowArgs),
     /// Make a token for a principal, and say what to put where
     Token(token::TokenArgs),
     /// Ask the daemon what is wrong and what to do: timeouts, providers, clients, limits
@@ -125,6 +128,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Call(args) => call::run(&args),
         Command::Tools(args) => tools::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Flow(args) => flow::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),

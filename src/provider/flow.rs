@@ -4,6 +4,7 @@
 //! each node waits for.
 
 pub mod draw;
+pub mod file;
 pub mod format;
 pub mod graph;
 pub mod kind;

@@ -105,7 +105,7 @@ fn node(id: &str, value: &RawValue, problems: &mut Vec<Problem>) -> Option<Node>
     let (kind, custom) = (kind?, custom?);
     let name = member("name").and_then(text).unwrap_or_else(|| kind.short().into());
     let disabled = member("disabled").is_some_and(|value| value.get() == "true");
-    Some(Node { id: Arc::from(&*id), name: Arc::from(&*name), kind, disabled, custom })
+    Some(Node { id: Arc::from(id), name: Arc::from(&*name), kind, disabled, custom })
 }
 
 fn connections(value: Option<&RawValue>, nodes: &Nodes<'_>, problems: &mut Vec<Problem>) -> Vec<Link> {

@@ -136,9 +136,13 @@ impl NodeKind {
     /// Whether it has the output `text`.
     pub fn gives(self) -> bool {
         match self {
-            Self::ContextOutput => true,
             Self::Clipboard | Self::FileWrite | Self::OutputDisplay => false,
-            Self::OpenRouter | Self::OpenAi | Self::Gemini | Self::OpenAiCompatible | Self::BestOfN => true,
+            Self::ContextOutput
+            | Self::OpenRouter
+            | Self::OpenAi
+            | Self::Gemini
+            | Self::OpenAiCompatible
+            | Self::BestOfN => true,
         }
     }
 

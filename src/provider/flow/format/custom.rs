@@ -83,7 +83,7 @@ fn take(value: &RawValue) -> Option<Custom> {
             "base_url" => custom.base_url = said().map(|url| url.trim_end_matches('/').to_owned()),
             "api_key" => custom.api_key = said().map(Secret::new),
             "model_mode" => {
-                custom.model_mode = said().and_then(|mode| ModelMode::parse(&mode.to_ascii_lowercase()))
+                custom.model_mode = said().and_then(|mode| ModelMode::parse(&mode.to_ascii_lowercase()));
             }
             "model" => custom.model = said(),
             "extra_prompt" => {
