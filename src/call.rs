@@ -18,7 +18,7 @@ use crate::phase::Phase;
 use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::place::{Composite, Place};
-use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Work};
+use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Unprepared, Work};
 
 mod boarding;
 mod budget;
@@ -113,6 +113,16 @@ enum Origin {
 }
 
 impl Origin {
+    /// The tool of that name, if it is there for this caller. What only composites call goes with them: whoever may call
+    /// one may have it ask.
+    fn find<'a>(self, registry: &'a Registry, principal: &Principal, name: &str) -> Option<&'a Arc<Tool>> {
+        let found = registry.find(name).filter(|tool| principal.allows(&tool.name));
+        match self {
+            Self::Door => found,
+            Self::Composite { .. } => found.or_else(|| registry.inner(name)),
+        }
+    }
+
     /// How many equal children came before. Children are leaves, so that waiting has no cycle.
     fn ordinal(self, tool: &Tool, place: Place) -> Result<u32, CallError> {
         match self {
@@ -218,7 +228,7 @@ impl Calls {
         let request = RequestId::mint();
         let principal = &*caller.principal;
         let offer = self.offers.now();
-        let tool = offer.registry.find(call.tool).filter(|tool| principal.allows(&tool.name));
+        let tool = origin.find(&offer.registry, principal, call.tool);
         let taken = match tool {
             // A connection may outlive the token that opened it.
             _ if principal.has_expired(request.minted_ms()) => {
@@ -278,8 +288,14 @@ impl Calls {
         }
         let metadata = metadata(call.extra)?;
         let asked = Asked { arguments, text: call.arguments, principal, session: caller.session.id };
-        let Some(prepared) = offer.registry.prepare(tool, asked)? else {
-            unreachable!("only built-in tools need no work, and they were answered above");
+        let prepared = match offer.registry.prepare(tool, asked) {
+            Ok(Some(prepared)) => prepared,
+            Ok(None) => unreachable!("only built-in tools need no work, and they were answered above"),
+            Err(Unprepared::Misfit(misfit)) => return Err(misfit.into()),
+            Err(Unprepared::Answered(reply)) => {
+                let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::from(reply)));
+                return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
+            }
         };
         let ordinal = origin.ordinal(tool, prepared.place)?;
         if origin == Origin::Door {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ids::{ClientSessionId, PrincipalId, ToolId};
-use crate::provider::Job;
+use crate::provider::{Job, Reply};
 use crate::tool::registry::Prepared;
 
 pub mod builtin;
@@ -124,8 +124,23 @@ pub trait CustomWork: Send + Sync + std::fmt::Debug {
     /// asks nobody. The registry mixes the tool's own definition into what it returns.
     ///
     /// # Errors
-    /// Arguments that fit the schema and still make no sense.
-    fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Misfit>;
+    /// Arguments that fit the schema and still make no sense, or whose answer needs no work.
+    fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared>;
+}
+
+/// Why there is nothing to work on.
+#[derive(Debug)]
+pub enum Unprepared {
+    /// The arguments make no sense.
+    Misfit(Misfit),
+    /// The answer is known: it takes no slot and no permit, and nobody joins it.
+    Answered(Box<Reply>),
+}
+
+impl From<Misfit> for Unprepared {
+    fn from(misfit: Misfit) -> Self {
+        Self::Misfit(misfit)
+    }
 }
 
 /// Work under the provider `offline`, for whoever embeds the daemon: tests do.

@@ -16,7 +16,8 @@ use crate::tool::consensus::{self, AskAll, Asked};
 use crate::tool::place::{Composite, Lane, LaneId, Place};
 use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
 use crate::tool::{
-    Asked as Asking, Builtin, CustomWork, Dedup, Effect, Misfit, PlainWork, PromptTool, Tool, Work, Worth,
+    Asked as Asking, Builtin, CustomWork, Dedup, Effect, Misfit, PlainWork, PromptTool, Tool, Unprepared,
+    Work, Worth,
 };
 
 /// Why a registry cannot be made.
@@ -44,6 +45,8 @@ const LONGEST_NAME: usize = 64;
 /// All tools, and where their work is done.
 pub struct Registry {
     tools: Vec<Arc<Tool>>,
+    /// Those that only composites call.
+    inner: Vec<Arc<Tool>>,
     by_name: HashMap<Arc<str>, Arc<Tool>>,
     catalog: Catalog,
     lanes: Vec<Lane>,
@@ -93,7 +96,8 @@ impl Registry {
             timeout: Some(entry.timeout),
         });
         let lanes = lanes.collect();
-        let mut registry = Self { tools: Vec::new(), by_name: HashMap::new(), catalog, lanes };
+        let mut registry =
+            Self { tools: Vec::new(), inner: Vec::new(), by_name: HashMap::new(), catalog, lanes };
         for declaration in declared {
             registry.register(prompt(declaration), ladder)?;
         }
@@ -154,19 +158,32 @@ impl Registry {
     /// # Errors
     /// A name or schema that is none, or a name that another tool has.
     pub fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
+        let tool = self.compiled(entry, ladder)?;
+        self.by_name.insert(Arc::clone(&tool.name), Arc::clone(&tool));
+        self.tools.push(tool);
+        Ok(())
+    }
+
+    /// Adds a tool that only composites call: it is not listed, and no caller finds it.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn register_inner(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
+        let tool = self.compiled(entry, ladder)?;
+        self.inner.push(tool);
+        Ok(())
+    }
+
+    fn compiled(&self, entry: Registration, ladder: &Ladder) -> Result<Arc<Tool>, RegistryError> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if entry.name.is_empty() || entry.name.len() > LONGEST_NAME || !entry.name.bytes().all(fits) {
             return Err(RegistryError::Name(entry.name));
         }
-        let name: Arc<str> = Arc::from(&*entry.name);
-        if self.by_name.contains_key(&name) {
+        if self.find(&entry.name).or(self.inner(&entry.name)).is_some() {
             return Err(RegistryError::Twice(entry.name));
         }
-        let id = ToolId(u32::try_from(self.tools.len()).unwrap_or(u32::MAX));
-        let tool = Arc::new(compile(id, entry, ladder)?);
-        self.by_name.insert(name, Arc::clone(&tool));
-        self.tools.push(tool);
-        Ok(())
+        let id = ToolId(u32::try_from(self.tools.len() + self.inner.len()).unwrap_or(u32::MAX));
+        Ok(Arc::new(compile(id, entry, ladder)?))
     }
 
     /// All tools, in the order in which they are listed.
@@ -182,6 +199,11 @@ impl Registry {
     /// The tool of that name.
     pub fn find(&self, name: &str) -> Option<&Arc<Tool>> {
         self.by_name.get(name)
+    }
+
+    /// The tool of that name that only composites call.
+    pub fn inner(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.inner.iter().find(|tool| &*tool.name == name)
     }
 
     /// Names near to one that is not there, nearest first, of the tools that are `seen`.
@@ -204,8 +226,8 @@ impl Registry {
     /// Makes what is asked ready to be worked on; `None` for a built-in tool, whose answer needs no work.
     ///
     /// # Errors
-    /// A provider that is not there.
-    pub fn prepare(&self, tool: &Tool, asked: Asking<'_>) -> Result<Option<Prepared>, Misfit> {
+    /// A provider that is not there, or what custom work has to say.
+    pub fn prepare(&self, tool: &Tool, asked: Asking<'_>) -> Result<Option<Prepared>, Unprepared> {
         let (offline_place, offline) = self.catalog.offline();
         if let Work::Custom(work) = &tool.work {
             let prepared = work.prepare(asked)?;
@@ -418,7 +440,7 @@ struct AtOffline {
 }
 
 impl CustomWork for AtOffline {
-    fn prepare(&self, asked: Asking<'_>) -> Result<Prepared, Misfit> {
+    fn prepare(&self, asked: Asking<'_>) -> Result<Prepared, Unprepared> {
         let job = self.work.job(&asked.arguments);
         Ok(Prepared { place: self.place, definition: 0, model: None, job })
     }
