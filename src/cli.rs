@@ -13,6 +13,7 @@ use crate::config::Secret;
 pub mod call;
 pub mod doctor;
 pub mod flow;
+pub mod guard;
 pub mod healthcheck;
 mod result;
 pub mod serve;
@@ -74,6 +75,9 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Ask whether the daemon is well: exit code 0 or 1
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Guard one module's processes: what the daemon starts, and nobody else
+    #[command(hide = true)]
+    Guard,
 }
 
 /// Flags of `serve`. As texts: the configuration checks them with everything else and reports every problem
@@ -132,6 +136,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Guard => guard::run(),
     }
 }
 

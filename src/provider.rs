@@ -12,6 +12,7 @@ use crate::ids::RequestId;
 
 pub mod catalog;
 pub mod chat;
+pub mod command;
 pub mod content;
 pub mod flow;
 pub mod llm;
