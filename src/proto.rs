@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
 use crate::clients::Clients;
 use crate::config::Ladder;
-use crate::ids::{SessionKey, epoch_ms};
+use crate::ids::SessionKey;
 use crate::provider::push_json_string;
 use crate::tool::{Insight, Registry, Tool};
 
@@ -21,8 +21,10 @@ mod auth;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod op;
+pub mod progress;
 
 pub use auth::Auth;
+use progress::{Numbers, Progress};
 
 /// What a dialect may look at while it reads a frame.
 pub struct View<'a> {
@@ -169,18 +171,12 @@ pub struct Ticket {
     pub id: Option<Box<str>>,
     /// What progress goes by, as JSON text; none: no progress is wanted.
     pub progress: Option<Box<str>>,
-    /// Progress messages sent so far.
-    pub told: u64,
+    /// The numbers of its progress messages.
+    pub numbers: Numbers,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
     /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
     pub in_turn: bool,
-}
-
-/// Where the numbers of a call's progress messages begin. They must rise; how far they had come for a call that was
-/// sent before nobody knows, but never more than one came each millisecond.
-fn told_before(resume: bool) -> u64 {
-    if resume { epoch_ms() } else { 0 }
 }
 
 /// One language of clients.
@@ -197,8 +193,8 @@ pub trait Dialect: Send + 'static {
     /// What says that a call is under way, where the language has it.
     fn accepted(&self, ticket: &Ticket, patience: Duration) -> Option<String>;
 
-    /// A progress message with `ticket.told` as its number.
-    fn progress(&self, ticket: &Ticket, message: &str) -> Option<String>;
+    /// A progress message, where the client wants it.
+    fn progress(&self, ticket: &Ticket, progress: &Progress<'_>) -> Option<String>;
 
     /// The end of a call, where the language answers it.
     fn answer(&self, ticket: &Ticket, answer: &Answer) -> Option<String>;

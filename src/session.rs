@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
 use crate::door::{Closed, Hub};
+use crate::proto::progress::Progress;
 use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
 
 mod good_bye;
@@ -259,6 +260,14 @@ where
                 }
                 None
             }
+            Event::Happened(Happened::Step(place, step)) => {
+                if let Some(call) = self.under_way.get_mut(place) {
+                    let number = call.ticket.numbers.at(step.progress);
+                    let progress = Progress { number, total: step.total, message: &step.message };
+                    send(&mut self.outbox, &self.dialect, call, &progress);
+                }
+                None
+            }
             Event::Happened(Happened::Ended(call, answer)) => {
                 self.answer(&call, &answer);
                 None
@@ -377,7 +386,7 @@ where
     }
 
     fn call(&mut self, frame: CallFrame<'_>) {
-        let CallFrame { ticket, tool, arguments, extra, options } = frame;
+        let CallFrame { mut ticket, tool, arguments, extra, options } = frame;
         if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
             return self.outbox.push(self.dialect.refuse(&ticket, &error));
@@ -407,6 +416,9 @@ where
                 self.pulse.calls_end_at(waiter.until());
                 if ticket.in_turn {
                     self.line.take();
+                }
+                if waiter.counts_steps() {
+                    ticket.numbers.leave_room();
                 }
                 let began = waiter.received();
                 self.under_way.insert(CallUnderWay { waiter, ticket, began, told_at: began });
@@ -466,12 +478,16 @@ where
 }
 
 fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, message: &str) {
+    let progress = Progress { number: call.ticket.numbers.rise(), total: None, message };
+    send(outbox, dialect, call, &progress);
+}
+
+fn send<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, progress: &Progress<'_>) {
     if outbox.bytes() > PROGRESS_BACKLOG_BYTES {
         return;
     }
-    call.ticket.told += 1;
     call.told_at = Instant::now();
-    if let Some(text) = dialect.progress(&call.ticket, message) {
+    if let Some(text) = dialect.progress(&call.ticket, progress) {
         outbox.push(text);
     }
 }

@@ -165,6 +165,8 @@ pub struct Tool {
     pub cache_ttl: Option<Duration>,
     /// Its rung of the ladder: how long one execution may work.
     pub timeout: Duration,
+    /// Its work numbers its own progress: whatever else is told between its steps stays between them.
+    pub counts_steps: bool,
     /// What does the work.
     pub work: Work,
     /// Content hash of all the above.

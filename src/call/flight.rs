@@ -14,16 +14,16 @@ use tokio::time::Instant;
 use crate::call::key::CallKey;
 use crate::call::outcome::Outcome;
 use crate::call::queue::Priority;
-use crate::call::told::Told;
+use crate::call::told::{New, Seen, Told};
 use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
 use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
-use crate::provider::Tell;
 use crate::tool::{Effect, Tool, Worth};
 
 mod again;
 mod standing;
 mod stopped;
+mod telling;
 
 use standing::Standing;
 pub use stopped::Stopped;
@@ -71,7 +71,7 @@ pub struct SeatNo(u64);
 #[derive(Debug)]
 enum Seat {
     /// It waits; the waker of one that was not polled yet is missing.
-    Waiting { waker: Option<Waker>, wants_text: bool, class: Priority },
+    Waiting { waker: Option<Waker>, wants_more: bool, class: Priority },
     /// It took its call back, and has not been told yet.
     Cancelled,
 }
@@ -173,8 +173,8 @@ pub struct Boarding {
 
 /// What a waiter sees when it looks.
 pub enum Sight {
-    /// More text was told since it last looked.
-    Text(String),
+    /// More was told since it last looked.
+    New(New),
     /// The flight has landed.
     Landed(Outcome),
     /// Its call was taken back.
@@ -230,24 +230,24 @@ impl Flight {
         Ok(state.sit_down(class, until))
     }
 
-    /// Looks, and is woken when there is more to see. `seen` is how much of the text was seen; `None`: the
-    /// waiter does not care for text.
-    pub fn look(&self, seat: SeatNo, seen: Option<&mut u64>, cx: &mut Context<'_>) -> Poll<Sight> {
+    /// Looks, and is woken when there is more to see. `seen` is how much of the way was seen; `None`: the
+    /// waiter does not care for it.
+    pub fn look(&self, seat: SeatNo, seen: Option<&mut Seen>, cx: &mut Context<'_>) -> Poll<Sight> {
         let mut state = self.state.lock();
         match state.seat(seat) {
-            Some(Seat::Waiting { waker, wants_text, .. }) => {
+            Some(Seat::Waiting { waker, wants_more, .. }) => {
                 // Under the lock: whoever lands sets the outcome first and wakes the seats after.
                 if let Some(outcome) = self.outcome.get() {
                     return Poll::Ready(Sight::Landed(outcome.clone()));
                 }
                 *waker = Some(cx.waker().clone());
-                *wants_text = seen.is_some();
+                *wants_more = seen.is_some();
             }
             // Even where it has landed since: who took its call back is told so, and gets no answer any more.
             Some(Seat::Cancelled) | None => return Poll::Ready(Sight::Cancelled),
         }
         match seen.and_then(|seen| state.told.since(seen)) {
-            Some(text) => Poll::Ready(Sight::Text(text)),
+            Some(new) => Poll::Ready(Sight::New(new)),
             None => Poll::Pending,
         }
     }
@@ -442,34 +442,13 @@ impl Flight {
     }
 }
 
-impl Tell for Flight {
-    fn text(&self, piece: &str) {
-        if piece.is_empty() {
-            return;
-        }
-        self.stages.mark_first_byte();
-        let mut state = self.state.lock();
-        state.told.push(piece);
-        let wakers: Vec<_> = state
-            .seats
-            .iter()
-            .filter_map(|(_, seat)| match seat {
-                Seat::Waiting { waker, wants_text: true, .. } => waker.clone(),
-                Seat::Waiting { .. } | Seat::Cancelled => None,
-            })
-            .collect();
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
 impl State {
     fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
         let number = SeatNo(self.next_seat);
         self.next_seat += 1;
         self.waiting += 1;
         self.standing.came(class, until);
-        self.seats.push((number, Seat::Waiting { waker: None, wants_text: false, class }));
+        self.seats.push((number, Seat::Waiting { waker: None, wants_more: false, class }));
         number
     }
 

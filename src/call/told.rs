@@ -1,18 +1,45 @@
-//! Text in progress: the latest of it, for everybody who waits, whenever they came.
+//! Work in progress: the latest of its text, and how far it has come, for everybody who waits, whenever they came.
+
+use crate::provider::Step;
 
 /// Text in progress that is kept for those who join late. More than a screen or two helps nobody.
 const RETAINED_TEXT_BYTES: usize = 64 * 1024;
 
-/// The latest of the text in progress.
+/// How much of it a waiter has seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    text: u64,
+    steps: u64,
+}
+
+/// What a waiter has not seen yet.
+#[derive(Debug, PartialEq)]
+pub enum New {
+    /// More text.
+    Text(String),
+    /// The latest step.
+    Step(Step),
+}
+
+/// The latest of what was told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     text: String,
     /// How many bytes were told before `text` begins.
     forgotten: u64,
+    step: Option<Step>,
+    /// How many steps were told.
+    steps: u64,
 }
 
 impl Told {
-    /// More was told.
+    /// The work has come further. A step nobody saw is forgotten.
+    pub(super) fn step(&mut self, step: Step) {
+        self.step = Some(step);
+        self.steps += 1;
+    }
+
+    /// More text was told.
     pub(super) fn push(&mut self, piece: &str) {
         self.text.push_str(piece);
         if self.text.len() > 2 * RETAINED_TEXT_BYTES {
@@ -24,11 +51,40 @@ impl Told {
         }
     }
 
-    /// What came after `seen`, as far as it is retained.
-    pub(super) fn since(&self, seen: &mut u64) -> Option<String> {
-        let skip = usize::try_from(seen.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+    /// What came after `seen`, as far as it is retained: steps first.
+    pub(super) fn since(&self, seen: &mut Seen) -> Option<New> {
+        if seen.steps < self.steps {
+            seen.steps = self.steps;
+            return self.step.clone().map(New::Step);
+        }
+        let skip = usize::try_from(seen.text.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
         let new = self.text.get(skip..).filter(|new| !new.is_empty())?;
-        *seen = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
-        Some(new.to_owned())
+        seen.text = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
+        Some(New::Text(new.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(progress: f64) -> Step {
+        Step { progress, total: Some(3.0), message: String::new() }
+    }
+
+    #[test]
+    fn who_looks_late_sees_the_latest_step_once_and_all_of_the_text() {
+        let mut told = Told::default();
+        told.step(step(1.0));
+        told.push("a");
+        told.step(step(2.0));
+        told.push("b");
+        let mut seen = Seen::default();
+        assert_eq!(told.since(&mut seen), Some(New::Step(step(2.0))));
+        assert_eq!(told.since(&mut seen), Some(New::Text("ab".into())));
+        assert_eq!(told.since(&mut seen), None);
+        told.step(step(3.0));
+        assert_eq!(told.since(&mut seen), Some(New::Step(step(3.0))));
+        assert_eq!(told.since(&mut seen), None);
     }
 }

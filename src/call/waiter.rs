@@ -12,11 +12,13 @@ use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{CallError, Outcome};
 use crate::call::queue::Priority;
 use crate::call::reattach::Attached;
+use crate::call::told::{New, Seen as Told};
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
 use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
+use crate::provider::Step;
 use crate::tool::{Effect, Tool};
 
 /// What a caller is told at the end.
@@ -75,6 +77,8 @@ fn is_longer(outcome: &Outcome, limit: Option<usize>) -> bool {
 pub enum News {
     /// More of the text that is being made.
     Text(String),
+    /// The work has come further.
+    Step(Step),
     /// The end.
     Answer(Answer),
 }
@@ -96,7 +100,7 @@ pub struct Waiter {
     then: Leaving,
     /// A larger reply is kept to be collected.
     keep_above: Option<usize>,
-    seen: Option<u64>,
+    seen: Option<Told>,
     seated: bool,
     registered: bool,
     done: bool,
@@ -167,7 +171,7 @@ impl Waiter {
             patience,
             then,
             keep_above: arrival.bounds.reply_bytes,
-            seen: arrival.wants_text.then_some(0),
+            seen: arrival.wants_text.then(Told::default),
             seated: true,
             registered: false,
             done: false,
@@ -188,6 +192,11 @@ impl Waiter {
     fn register(&mut self) {
         self.watch.began(self.request, self.principal, self.role, self.received, &self.flight);
         self.registered = true;
+    }
+
+    /// Whether its work numbers its own progress.
+    pub fn counts_steps(&self) -> bool {
+        self.flight.tool().counts_steps
     }
 
     /// Its id.
@@ -215,7 +224,8 @@ impl Waiter {
     /// Cancel safe: nothing is lost between two polls.
     pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         match self.flight.look(self.seat, self.seen.as_mut(), cx) {
-            Poll::Ready(Sight::Text(text)) => return Poll::Ready(News::Text(text)),
+            Poll::Ready(Sight::New(New::Text(text))) => return Poll::Ready(News::Text(text)),
+            Poll::Ready(Sight::New(New::Step(step))) => return Poll::Ready(News::Step(step)),
             Poll::Ready(Sight::Landed(outcome)) => return Poll::Ready(News::Answer(self.end(outcome))),
             Poll::Ready(Sight::Cancelled) => {
                 return Poll::Ready(News::Answer(self.end(Err(Arc::new(CallError::Cancelled)))));
@@ -257,7 +267,7 @@ impl Waiter {
         match self.flight.look(self.seat, None, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Sight::Landed(outcome)) => return self.end(outcome),
             Poll::Ready(Sight::Cancelled) => return self.end(Err(Arc::new(CallError::Cancelled))),
-            Poll::Ready(Sight::Text(_)) | Poll::Pending => {}
+            Poll::Ready(Sight::New(_)) | Poll::Pending => {}
         }
         let still_running = self.leave(self.then);
         self.leave_behind();

@@ -7,9 +7,8 @@ use std::time::Duration;
 use crate::call::{Answer, Bounds, CallError, Code, Options};
 use crate::clients::{Met, Patience};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
-use crate::proto::{
-    CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry, told_before,
-};
+use crate::proto::progress::{Numbers, Progress, push_number};
+use crate::proto::{CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry};
 use crate::provider::push_json_string;
 
 mod params;
@@ -80,17 +79,23 @@ impl Dialect for Mcp {
         None
     }
 
-    fn progress(&self, ticket: &Ticket, message: &str) -> Option<String> {
+    fn progress(&self, ticket: &Ticket, progress: &Progress<'_>) -> Option<String> {
         let token = ticket.progress.as_deref()?;
-        let mut out = String::with_capacity(128 + message.len());
+        let mut out = String::with_capacity(128 + progress.message.len());
         out.push_str(
             "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":",
         );
         out.push_str(token);
         out.push_str(",\"progress\":");
-        out.push_str(itoa::Buffer::new().format(ticket.told));
-        out.push_str(",\"message\":");
-        push_json_string(&mut out, message);
+        push_number(&mut out, progress.number);
+        if let Some(total) = progress.total {
+            out.push_str(",\"total\":");
+            push_number(&mut out, total);
+        }
+        if !progress.message.is_empty() {
+            out.push_str(",\"message\":");
+            push_json_string(&mut out, progress.message);
+        }
         out.push_str("}}");
         Some(out)
     }
@@ -245,7 +250,7 @@ impl<'a> Asked<'a> {
         let ticket = Ticket {
             id: Some(self.id.into()),
             progress: progress.map(Into::into),
-            told: told_before(resume),
+            numbers: Numbers::new(resume),
             stateless: self.stateless,
             in_turn: false,
         };

@@ -9,9 +9,8 @@ use serde_json::value::RawValue;
 use crate::call::{Answer, Bounds, CallError, Options, Priority};
 use crate::clients::{Met, Patience};
 use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
-use crate::proto::{
-    CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object, told_before,
-};
+use crate::proto::progress::{Numbers, Progress, push_number};
+use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
@@ -213,10 +212,10 @@ impl Op {
         let (ticket, options) = match to {
             To::Ordinary(id) => {
                 let id: Option<Box<str>> = id.map(Into::into);
-                let told = told_before(options.resume);
+                let numbers = Numbers::new(options.resume);
                 let bounds = Bounds { answer_within: within(true), reply_bytes: None };
                 let options = Options { wants_text: id.is_some(), bounds, ..options };
-                (Ticket { progress: id.clone(), id, told, ..Ticket::default() }, options)
+                (Ticket { progress: id.clone(), id, numbers, ..Ticket::default() }, options)
             }
             To::Simple(id) => {
                 let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };
@@ -294,12 +293,16 @@ impl Dialect for Op {
         Some(close(out))
     }
 
-    fn progress(&self, ticket: &Ticket, message: &str) -> Option<String> {
+    fn progress(&self, ticket: &Ticket, progress: &Progress<'_>) -> Option<String> {
         let mut out = reply("progress", To::Ordinary(Some(ticket.progress.as_deref()?)));
         out.push_str(",\"message\":");
-        push_json_string(&mut out, message);
+        push_json_string(&mut out, progress.message);
         out.push_str(",\"progress\":");
-        out.push_str(itoa::Buffer::new().format(ticket.told));
+        push_number(&mut out, progress.number);
+        if let Some(total) = progress.total {
+            out.push_str(",\"total\":");
+            push_number(&mut out, total);
+        }
         Some(close(out))
     }
 

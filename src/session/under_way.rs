@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::call::{Answer, News, Waiter};
 use crate::proto::Ticket;
+use crate::provider::Step;
 
 /// One call that waits for its answer.
 pub(super) struct CallUnderWay {
@@ -26,6 +27,8 @@ pub(super) struct CallUnderWay {
 pub(super) enum Happened {
     /// More text was told to the call at this place.
     Text(usize, String),
+    /// The work of the call at this place has come further.
+    Step(usize, Step),
     /// The call has ended, and its place is free.
     Ended(CallUnderWay, Answer),
 }
@@ -136,6 +139,10 @@ impl UnderWay {
                     Poll::Ready(News::Text(text)) => {
                         self.due.push(place);
                         return Poll::Ready(Happened::Text(place, text));
+                    }
+                    Poll::Ready(News::Step(step)) => {
+                        self.due.push(place);
+                        return Poll::Ready(Happened::Step(place, step));
                     }
                     Poll::Ready(News::Answer(answer)) => {
                         let call = self.calls.remove(place);

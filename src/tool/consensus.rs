@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value, json};
 
 use crate::provider::submit::{Child, ChildFailed};
-use crate::provider::{Context, Fault, Job, Reply, Usage, content};
+use crate::provider::{Context, Fault, Job, Reply, Step, Usage, content};
 
 /// Its name, and that of its slots.
 pub const NAME: &str = "consensus";
@@ -118,13 +118,20 @@ impl Job for AskAll {
                 failed += usize::from(end.2.is_err());
                 ends.push(end);
                 let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-                context.tell.text(&format!("{} of {total} answered{failures}\n", ends.len() - failed));
+                let message = format!("{} of {total} answered{failures}", ends.len() - failed);
+                let (progress, of) = (count(ends.len()), Some(count(total)));
+                context.tell.step(Step { progress, total: of, message });
             }
             ends.sort_by_key(|(place, ..)| *place);
             Ok(put_together(ends.into_iter().map(|(_, asked, end)| (asked, end))))
         }
         .boxed()
     }
+}
+
+/// There are at most [`MOST`].
+fn count(answers: usize) -> f64 {
+    u32::try_from(answers).map_or(f64::MAX, f64::from)
 }
 
 /// Each answer under its heading, in the order in which they were asked for.

@@ -83,6 +83,8 @@ pub struct Registration {
     pub class: TimeoutClass,
     /// The JSON Schema of its arguments.
     pub input_schema: Map<String, Value>,
+    /// Its work numbers its own progress.
+    pub counts_steps: bool,
     /// What does the work.
     pub work: Work,
 }
@@ -148,6 +150,7 @@ impl Registry {
             cache_ttl: None,
             class: TimeoutClass::Workflow,
             input_schema: Map::from_iter([("type".into(), "object".into())]),
+            counts_steps: false,
             work: Work::Custom(work),
         };
         self.register(registration, ladder)
@@ -354,6 +357,7 @@ fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, Reg
         worth: entry.worth,
         timeout,
         definition: xxh3_64(source.as_bytes()),
+        counts_steps: entry.counts_steps,
         work: entry.work,
         listing: listing.to_string().into(),
         plain_listing: plain.to_string().into(),
@@ -378,6 +382,7 @@ fn prompt(declaration: &Declaration) -> Registration {
             .map(|secs| Duration::from_secs(secs.into())),
         class: declaration.class,
         input_schema: declaration.input_schema.clone(),
+        counts_steps: false,
         work: Work::Prompt(PromptTool::new(declaration)),
     }
 }
@@ -392,6 +397,7 @@ fn several() -> Registration {
         cache_ttl: None,
         class: TimeoutClass::Expert,
         input_schema: consensus::input_schema(),
+        counts_steps: true,
         work: Work::Consensus,
     }
 }
@@ -414,6 +420,7 @@ fn echo() -> Registration {
         cache_ttl: None,
         class: TimeoutClass::Workflow,
         input_schema: schema.as_object().cloned().unwrap_or_default(),
+        counts_steps: false,
         work: Work::Echo,
     }
 }
@@ -428,6 +435,7 @@ fn builtin(which: Builtin) -> Registration {
         cache_ttl: None,
         class: TimeoutClass::Workflow,
         input_schema: which.input_schema(),
+        counts_steps: false,
         work: Work::Builtin(which),
     }
 }

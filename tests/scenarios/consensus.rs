@@ -97,3 +97,28 @@ async fn one_that_is_cancelled_hangs_up_on_every_provider() {
     glm.sees_hang_up(1).await;
     daemon.at_rest().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_answer_is_a_numbered_step_for_every_waiter_on_every_door() {
+    let (kimi, glm) = (Provider::held().await, Provider::held().await);
+    let daemon = daemon(&kimi, &glm, &[]).await;
+    let (mut mcp, mut op) = (Mcp::connect(&daemon).await, Op::connect(&daemon).await);
+    mcp.call(1, "consensus", &json!({"prompt": "which"}), &json!({"progressToken": "t"})).await;
+    kimi.started(1).await;
+    op.call("r", "consensus", &json!({"prompt": "which"})).await;
+    glm.started(1).await;
+    daemon.has_waiters(4).await;
+    glm.go();
+    let step = mcp.wire.find(|message| message["method"] == "notifications/progress").await;
+    let params = &step["params"];
+    assert_eq!(
+        (&params["progressToken"], &params["progress"], &params["total"]),
+        (&json!("t"), &json!(1), &json!(2))
+    );
+    assert_eq!(params["message"], "1 of 2 answered");
+    let step = op.wire.find(|frame| frame["op"] == "progress").await;
+    assert_eq!((&step["request_id"], &step["progress"], &step["total"]), (&json!("r"), &json!(1), &json!(2)));
+    kimi.go();
+    mcp.answer(json!(1)).await;
+    daemon.at_rest().await;
+}
