@@ -15,15 +15,17 @@ pub mod ladder;
 mod parse;
 pub mod principals;
 mod problem;
+pub mod providers;
 mod render;
 mod sources;
+mod tables;
 mod values;
 
-pub use build::provider_names;
 pub use ladder::Ladder;
 pub use parse::Wrong;
 pub use principals::PrincipalConfig;
 pub use problem::{Origin, Problem, Problems, Shown};
+pub use providers::{ProviderConfig, Wire, provider_presets};
 pub use sources::Sources;
 use values::Values;
 
@@ -122,23 +124,6 @@ pub struct OfflineConfig {
     pub max_inflight: usize,
 }
 
-/// One OpenAI-compatible provider that has a key.
-#[derive(Debug, Clone)]
-pub struct ProviderConfig {
-    /// The name users call it by: `kimi`, `glm`, `openai`.
-    pub name: &'static str,
-    /// Where `/chat/completions` lives, without a trailing slash.
-    pub base_url: String,
-    /// Its key.
-    pub api_key: Secret,
-    /// The model when the caller names none.
-    pub model: String,
-    /// Permits.
-    pub max_inflight: usize,
-    /// The innermost rung: how long one request may take.
-    pub timeout: Duration,
-}
-
 /// Everything `serve` needs, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -159,8 +144,10 @@ pub struct Config {
     pub limits: Limits,
     /// The ladder of timeouts, validated.
     pub ladder: Ladder,
-    /// Providers with a key, in the order in which they are preferred.
+    /// Providers that are offered, in the order in which they are preferred.
     pub providers: Vec<ProviderConfig>,
+    /// Connections kept for each provider while nobody uses them.
+    pub idle_connections: usize,
     /// The provider that is always there.
     pub offline: OfflineConfig,
     /// Between two looks of the health task.

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::call::Calls;
 use crate::call::queue::PoolView;
 use crate::ids::{PrincipalId, RequestId};
+use crate::provider::catalog::Catalog;
+use crate::provider::pool::Gauges;
 use crate::tool::{Found, Insight};
 
 mod statistics;
@@ -224,6 +226,7 @@ impl Insight for Calls {
             "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
             "rate_limited": statistics::rate_limited(&self.watch().lifecycle().rate_limits()),
             "permits": permits(&look),
+            "providers": providers(self.registry().catalog()),
             "sessions": statistics::sessions(&totals, &executions),
             "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},
         });
@@ -241,6 +244,21 @@ impl Insight for Calls {
     fn active(&self, who: PrincipalId) -> Value {
         self.watch().list(who)
     }
+}
+
+/// What the connections of a provider are doing.
+pub fn connections(gauges: &Gauges) -> Value {
+    let view = gauges.view();
+    json!({"active": view.active, "idle": view.idle, "failed": view.failed})
+}
+
+/// The providers that have connections.
+fn providers(catalog: &Catalog) -> Value {
+    let named = catalog.entries().iter().filter_map(|entry| {
+        let gauges = entry.connections.as_ref()?;
+        Some((entry.name.to_string(), json!({"connections": connections(gauges)})))
+    });
+    Value::Object(named.collect())
 }
 
 fn permits(look: &Look) -> Value {

@@ -17,6 +17,7 @@ pub mod content;
 pub mod flow;
 pub mod llm;
 pub mod offline;
+pub mod pool;
 mod sse;
 pub mod submit;
 

@@ -1,5 +1,6 @@
 //! `inflightd doctor`: what the running daemon finds in itself, and what to do about it.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -99,13 +100,16 @@ fn ladder(found: &Value) -> Vec<(String, String)> {
 
 fn providers(found: &Value) -> Vec<(String, String)> {
     let row = |provider: &Value| {
-        let about = match text(provider, "key") {
+        let mut about = match text(provider, "key") {
             "set" => "has a key".to_owned(),
-            "missing" => {
-                format!("has no key: set {}_API_KEY to offer it", text(provider, "name").to_uppercase())
-            }
+            "missing" => format!("is not offered: set {} to offer it", text(provider, "offered_with")),
             _ => "needs no key".to_owned(),
         };
+        if let connections @ Value::Object(_) = member(provider, "connections") {
+            let [active, idle, failed] = ["active", "idle", "failed"].map(|name| member(connections, name));
+            // Writing to a String cannot fail.
+            let _ = write!(about, "; connections: {active} active, {idle} idle, {failed} failed so far");
+        }
         (text(provider, "name").to_owned(), about)
     };
     items(found, "providers").iter().map(row).collect()
@@ -192,7 +196,9 @@ mod tests {
             "version": "0.0.9", "uptime_seconds": 11_100,
             "ladder": [{"hop": "tool", "timeout_secs": 180.0, "margin_secs": 90.0},
                        {"hop": "client", "timeout_secs": 450.0, "margin_secs": null}],
-            "providers": [{"name": "kimi", "key": "missing"}, {"name": "offline", "key": "not needed"}],
+            "providers": [{"name": "kimi", "key": "missing", "offered_with": "KIMI_API_KEY"},
+                          {"name": "glm", "key": "set", "connections": {"active": 1, "idle": 2, "failed": 3}},
+                          {"name": "offline", "key": "not needed"}],
             "clients": [{"name": "claude-ai", "version": "1", "connections": 1, "limit_secs": 60.0, "basis": "known",
                          "gives_up_first": "yes"}],
             "limits": {"connections": {"open": 2, "limit": 10}, "executions": {"active": 0, "limit": 5}},
@@ -204,7 +210,8 @@ mod tests {
         for line in [
             "inflightd 0.0.9 at ws://here, up 3 h 5 min",
             "  tool    180 s, 90 s below the next",
-            "  kimi     has no key: set KIMI_API_KEY to offer it",
+            "  kimi     is not offered: set KIMI_API_KEY to offer it",
+            "  glm      has a key; connections: 1 active, 2 idle, 3 failed so far",
             "  claude-ai 1  gives up after 60 s (known), before the daemon; connections: 1",
             "  permits of global  1 of 24",
             "  - the daemon is version 0.0.9, this command 0.1.0",

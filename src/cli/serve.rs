@@ -100,7 +100,7 @@ fn welcome(config: &Config, address: SocketAddr) {
         "offline only: answers are stand-ins until KIMI_API_KEY, GLM_API_KEY or OPENAI_API_KEY is set"
             .to_owned()
     } else {
-        config.providers.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ")
+        config.providers.iter().map(|provider| &*provider.name).collect::<Vec<_>>().join(", ")
     };
     let token = if config.token_required() { " -H \"Authorization: Bearer $INFLIGHTD_TOKEN\"" } else { "" };
     // Whoever listens elsewhere, or wants a token, is told what the client commands need.

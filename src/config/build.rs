@@ -1,18 +1,11 @@
 //! Values → [`Config`], with the rules that bind several keys together.
 
 use super::ladder::{self, Resolved, Rung, Rungs};
-use super::parse::{self, Wrong};
+use super::parse::Wrong;
 use super::principals::{LOCAL, RateLimit};
+use super::providers::{self, Classes, Share};
 use super::values::Values;
-use super::{Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault, ProviderConfig, Secret};
-
-/// The provider presets, in the order in which they are preferred, with the prefix of their keys.
-const PRESETS: [(&str, &str); 3] = [("kimi", "KIMI"), ("glm", "GLM"), ("openai", "OPENAI")];
-
-/// The names of the provider presets, in the order in which they are preferred.
-pub fn provider_names() -> impl Iterator<Item = &'static str> {
-    PRESETS.into_iter().map(|(name, _)| name)
-}
+use super::{Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault};
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
@@ -25,10 +18,16 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     if let Some(found) = set.filter(|_| !token_set && !listen.ip().to_canonical().is_loopback()) {
         values.refuse(&found, Wrong::OpenToAll);
     }
-    let presets = PRESETS.map(|(name, prefix)| preset(values, name, prefix));
+    let classes = Classes {
+        normal: values.seconds("NORMAL_TIMEOUT_SECS"),
+        streaming: values.seconds("STREAMING_TIMEOUT_SECS"),
+        continuation: values.seconds("CONTINUATION_TIMEOUT_SECS"),
+    };
+    let presets = providers::presets(values, &classes);
+    let idle_connections = values.count("PROVIDER_IDLE_CONNECTIONS").0;
     let offline_max = values.count("OFFLINE_MAX_INFLIGHT");
     let (limits, global_set) = limits(values);
-    let shares = presets.iter().map(Preset::share).chain([Share {
+    let shares = presets.iter().map(providers::Preset::share).chain([Share {
         key: "OFFLINE_MAX_INFLIGHT".to_owned(),
         max: offline_max.0,
         set: offline_max.1,
@@ -53,8 +52,10 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let tools_file = values.file("TOOLS_FILE");
     let Resolved { ladder, providers: timeouts, warnings } = resolved?;
     values.warnings.extend(warnings);
-    let providers =
-        presets.into_iter().zip(timeouts).filter_map(|(preset, timeout)| preset.offered(timeout)).collect();
+    let presets = presets.into_iter().zip(timeouts);
+    let mut providers: Vec<_> =
+        presets.filter_map(|(preset, timeout)| preset.offered(timeout, &classes, &ladder)).collect();
+    providers.extend(values.own_providers(&classes, &ladder));
     Some(Config {
         listen,
         principals,
@@ -65,6 +66,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         limits,
         ladder,
         providers,
+        idle_connections,
         offline,
         health_interval,
         drain_timeout,
@@ -104,76 +106,6 @@ fn limits(values: &mut Values) -> (Limits, bool) {
         write_queue_bytes: count("WRITE_QUEUE_BYTES"),
     };
     (limits, global_set)
-}
-
-/// What one provider may take of the permits over all.
-struct Share {
-    key: String,
-    max: usize,
-    set: bool,
-    offered: bool,
-}
-
-impl Share {
-    /// Only where somebody set one of the two, and for a provider that could take them.
-    fn warning(&self, global: usize, global_set: bool) -> Option<String> {
-        let Self { key, max, .. } = self;
-        let meant = self.set || global_set && self.offered;
-        (meant && *max >= global).then(|| {
-            let enough = max.saturating_mul(2);
-            format!(
-                "{key}={max} is not below GLOBAL_MAX_INFLIGHT={global}: one provider can take every permit; \
-                 GLOBAL_MAX_INFLIGHT={enough} would leave some to the others"
-            )
-        })
-    }
-}
-
-/// A provider preset as it was read: one without a key is checked too, and then left out.
-struct Preset {
-    name: &'static str,
-    api_key: Option<Secret>,
-    base_url: String,
-    model: String,
-    max_key: String,
-    max_inflight: usize,
-    max_set: bool,
-    rung: Rung,
-}
-
-impl Preset {
-    fn share(&self) -> Share {
-        let Self { max_key, max_inflight, max_set, api_key, .. } = self;
-        Share { key: max_key.clone(), max: *max_inflight, set: *max_set, offered: api_key.is_some() }
-    }
-
-    fn offered(self, timeout: std::time::Duration) -> Option<ProviderConfig> {
-        let Self { name, api_key, base_url, model, max_inflight, .. } = self;
-        Some(ProviderConfig { name, base_url, api_key: api_key?, model, max_inflight, timeout })
-    }
-}
-
-fn preset(values: &mut Values, name: &'static str, prefix: &str) -> Preset {
-    let (api_key, key_set) = values.secret(&format!("{prefix}_API_KEY"), parse::secret);
-    let (base_url, url_set) = values.url(&format!("{prefix}_API_URL"));
-    if url_set && !key_set {
-        values.warnings.push(format!(
-            "{prefix}_API_URL is set and {prefix}_API_KEY is not: {name} is not offered; a service that asks for \
-             no key takes any"
-        ));
-    }
-    let max_key = format!("{prefix}_MAX_INFLIGHT");
-    let (max_inflight, max_set) = values.count(&max_key);
-    Preset {
-        name,
-        api_key,
-        base_url,
-        model: values.text(&format!("{prefix}_MODEL")),
-        max_key,
-        max_inflight,
-        max_set,
-        rung: values.rung(&format!("{prefix}_TIMEOUT_SECS")),
-    }
 }
 
 fn resolve_ladder(values: &mut Values, providers: Vec<Rung>) -> Option<Resolved> {

@@ -103,6 +103,15 @@ pub enum Wrong {
     /// Fits no tool.
     #[error("has an entry that is not 1 to 64 of the characters A-Z a-z 0-9 _ - . *")]
     NotPattern,
+    /// A member that must be there.
+    #[error("is missing")]
+    Missing,
+    /// Two providers of one name.
+    #[error("is the name of a provider that is there already")]
+    NameTaken,
+    /// Nobody would know what to ask it for.
+    #[error("is set for a provider without a model")]
+    NoModel,
     /// A file that is not there.
     #[error("is not a file that is there")]
     NoFile,

@@ -5,6 +5,7 @@
 use super::keys::{Kind, MANY};
 use super::parse::{self, Wrong};
 use super::problem::{Origin, Problem, Shown};
+use super::tables::Member;
 use super::{Secret, sources};
 
 mod expiry;
@@ -79,14 +80,6 @@ pub struct PrincipalConfig {
     pub ceiling: Ceiling,
     /// The tools it may call; `None`: every tool.
     pub tools: Option<ToolPatterns>,
-}
-
-/// One member of a principal's table.
-pub(super) struct Member {
-    pub(super) name: &'static str,
-    /// A value that would do.
-    pub(super) example: &'static str,
-    pub(super) help: &'static str,
 }
 
 /// All of them, in the order in which they are shown.

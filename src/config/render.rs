@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::keys::{Default, GROUPS, Key};
-use super::principals::MEMBERS;
+use super::{principals, providers};
 
 /// The columns of plain text.
 const WIDTH: usize = 100;
@@ -53,9 +53,11 @@ pub fn markdown() -> String {
             );
         }
     }
-    text.push_str(PRINCIPALS);
-    for member in &MEMBERS {
-        add(&mut text, format_args!("| `{}` | `{}` | {} |\n", member.name, member.example, member.help));
+    for (section, members) in [(PROVIDERS, &providers::MEMBERS[..]), (PRINCIPALS, &principals::MEMBERS[..])] {
+        text.push_str(section);
+        for member in members {
+            add(&mut text, format_args!("| `{}` | `{}` | {} |\n", member.name, member.example, member.help));
+        }
     }
     text.push_str(AFTERWORD);
     text
@@ -121,7 +123,7 @@ Flags beat the environment, the environment beats `.env`, `.env` beats `inflight
 - `.env` is read from the folder where `serve` starts, never from its parents. Where a name stands twice, its first
   line counts. [`.env.example`](../.env.example) holds every key.
 - `inflightd.toml` stands in that folder too, or where `INFLIGHTD_CONFIG` says. Its keys are the names below in lower
-  case: `kimi_timeout_secs = 60`, `allowed_origins = [\"https://app.example.com\"]`; its only sections are the principals
+  case: `kimi_timeout_secs = 60`, `allowed_origins = [\"https://app.example.com\"]`; its only sections are those
   below. A key that does not exist is an error; a variable that begins with `INFLIGHTD_` and is no key only warns.
 - Files are named from that folder.
 - `inflightd shim` and the client commands read neither file: they run inside other people's projects. They take
@@ -129,6 +131,25 @@ Flags beat the environment, the environment beats `.env`, `.env` beats `inflight
 - Seconds may have up to three decimals (`0.5`) and are at most 7 days. No limit may be zero.
 - Every problem is reported at once, each with its key, where the value came from, and a value that would do; the exit
   code is 78. Secrets are never shown.
+";
+
+const PROVIDERS: &str = "
+## Providers of your own
+
+Every service that speaks like OpenAI's, Anthropic's or Gemini's, under a name of your choosing, as often as you like:
+
+```toml
+[providers.lab]
+url = \"http://127.0.0.1:8000/v1\"
+model = \"my-model\"
+```
+
+A name is 1 to 64 of the characters a-z 0-9 _ -, and none of the presets'. They are preferred after the presets, in the
+order of their names. A proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names is used as everywhere, but never for
+a loopback address.
+
+| member | such as | what it is for |
+|---|---|---|
 ";
 
 const PRINCIPALS: &str = "

@@ -7,8 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{self, Kind};
 use super::parse::Wrong;
-use super::principals;
 use super::problem::{Origin, Problem, Shown, nearest};
+use super::{principals, providers};
+
+/// The sections of the TOML file that are no keys: each is read in a file of its own.
+const SECTIONS: [&str; 2] = [principals::TABLE, providers::TABLE];
+
+/// Whether a name of the TOML file is a section's.
+pub(super) fn is_section(name: &str) -> bool {
+    SECTIONS.contains(&name)
+}
 
 /// Everything that was said, by where it was said; the names are those of [`keys`], in TOML in lower case.
 ///
@@ -112,15 +120,15 @@ fn read(path: &Path, remedy: &str, problems: &mut Vec<Problem>) -> Option<String
     }
 }
 
-/// What the TOML file says, by the names of the environment, with its own problems. Principals are read apart.
+/// What the TOML file says, by the names of the environment, with its own problems. Sections are read apart.
 pub(super) fn flatten(table: &toml::Table) -> (BTreeMap<String, String>, Vec<Problem>) {
     let mut found = BTreeMap::new();
     let mut problems = Vec::new();
-    for (name, value) in table.iter().filter(|(name, _)| *name != principals::TABLE) {
+    for (name, value) in table.iter().filter(|(name, _)| !is_section(name)) {
         let key = keys::all().find(|key| key.name.to_ascii_lowercase() == *name);
         let Some(key) = key else {
             let names = keys::all().map(|key| key.name.to_ascii_lowercase());
-            let names: Vec<_> = names.chain([principals::TABLE.to_owned()]).collect();
+            let names: Vec<_> = names.chain(SECTIONS.map(str::to_owned)).collect();
             problems.push(unknown(name, Origin::Toml, &names));
             continue;
         };

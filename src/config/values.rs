@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys::{self, Default, Key, Kind};
-use super::ladder::{Rung, Set};
+use super::ladder::{Ladder, Rung, Set};
 use super::parse::{self, Wrong};
 use super::principals::{self, PrincipalConfig};
 use super::problem::{Origin, Problem, Shown};
-use super::sources::{Sources, flatten, strangers, unknown};
+use super::providers::{self, Classes, ProviderConfig};
+use super::sources::{Sources, flatten, is_section, strangers, unknown};
 
 /// The sources, and what was found wrong with them so far.
 pub(super) struct Values {
     said: [(Origin, BTreeMap<String, String>); 4],
-    principals: Option<toml::Value>,
+    /// The sections of the TOML file that are no keys.
+    sections: toml::Table,
     working_folder: PathBuf,
     /// What keeps the daemon from starting.
     pub(super) problems: Vec<Problem>,
@@ -52,7 +54,7 @@ impl Values {
                 (Origin::Dotenv, sources.dotenv),
                 (Origin::Toml, toml),
             ],
-            principals: sources.toml.get(principals::TABLE).cloned(),
+            sections: sources.toml.into_iter().filter(|(name, _)| is_section(name)).collect(),
             working_folder: sources.working_folder,
             problems,
             warnings,
@@ -126,7 +128,12 @@ impl Values {
     /// Everybody who may call, and whether somebody set a token.
     pub(super) fn principals(&mut self) -> (Vec<PrincipalConfig>, bool) {
         let (token, token_set) = self.secret("INFLIGHTD_TOKEN", parse::token);
-        principals::read(self.principals.as_ref(), token.as_ref(), token_set, &mut self.problems)
+        principals::read(self.sections.get(principals::TABLE), token.as_ref(), token_set, &mut self.problems)
+    }
+
+    /// One's own providers.
+    pub(super) fn own_providers(&mut self, classes: &Classes, ladder: &Ladder) -> Vec<ProviderConfig> {
+        providers::own(self.sections.get(providers::TABLE), classes, ladder, &mut self.problems)
     }
 
     /// The value, and whether somebody set it.
@@ -161,6 +168,11 @@ impl Values {
     pub(super) fn url(&mut self, name: &str) -> (String, bool) {
         let (url, found) = self.value(name, parse::url);
         (url, found.is_some())
+    }
+
+    /// The URL that somebody set.
+    pub(super) fn optional_url(&mut self, name: &str) -> Option<String> {
+        self.set(name, parse::url).map(|(url, _)| url)
     }
 
     /// The address, and who set it, if anybody did.
@@ -234,10 +246,11 @@ fn remedy(key: &Key, wrong: &Wrong) -> String {
         (Wrong::TooMany { most }, _) => format!("{name}={most} would do"),
         (_, Default::Value(usual) | Default::Follows(usual)) => format!("{name}={usual} would do"),
         (_, Default::Unset) => match key.kind {
-            Kind::Count { .. } | Kind::Bytes { .. } => format!("{name}=2 would do, or leave it unset"),
+            Kind::Count { .. } | Kind::Bytes { .. } | Kind::Seconds => {
+                format!("{name}=2 would do, or leave it unset")
+            }
             Kind::Text
             | Kind::Secret
-            | Kind::Seconds
             | Kind::Milliseconds
             | Kind::Address
             | Kind::Url

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config;
 use crate::door::Hub;
-use crate::provider::offline;
+use crate::health;
 use crate::tool::Insight;
 
 /// Above this share of the connections, in percent, newcomers may soon be refused.
@@ -59,14 +59,22 @@ impl Hub {
         hops.into()
     }
 
+    /// Those that are offered, in the order in which they are preferred, then the presets that are not.
     fn providers(&self) -> Value {
         let registry = self.calls.registry();
         let catalog = registry.catalog();
-        let presets = config::provider_names().map(|name| {
-            let key = if catalog.find(name).is_some() { "set" } else { "missing" };
-            json!({"name": name, "key": key})
+        let offered = catalog.entries().iter().map(|entry| {
+            let mut about =
+                json!({"name": &*entry.name, "key": if entry.has_key { "set" } else { "not needed" }});
+            if let Some((members, gauges)) = about.as_object_mut().zip(entry.connections.as_ref()) {
+                members.insert("connections".into(), health::connections(gauges));
+            }
+            about
         });
-        presets.chain([json!({"name": offline::NAME, "key": "not needed"})]).collect::<Vec<_>>().into()
+        let missing = config::provider_presets()
+            .filter(|(name, _)| catalog.find(name).is_none())
+            .map(|(name, set)| json!({"name": name, "key": "missing", "offered_with": set}));
+        offered.chain(missing).collect::<Vec<_>>().into()
     }
 
     fn problems(&self, clients: &[Value], open: usize) -> Vec<Value> {

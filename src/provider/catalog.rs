@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::config::{Config, ProviderConfig};
 use crate::provider::chat::ChatProvider;
-use crate::provider::llm::{OpenAi, SetupError};
+use crate::provider::llm::{Llm, SetupError};
 use crate::provider::offline::{self, Offline};
+use crate::provider::pool::{Gauges, PoolRules};
 
 /// One provider.
 #[derive(Clone)]
@@ -15,12 +16,18 @@ pub struct ProviderEntry {
     pub name: Arc<str>,
     /// Who answers when the caller names no model.
     pub model: Arc<str>,
-    /// Where it is; part of a call's key.
+    /// How and where it is asked; part of a call's key.
     pub place: Arc<str>,
     /// The innermost rung of the ladder.
     pub timeout: Duration,
+    /// The same for a call that goes on with a conversation.
+    pub follow_up_timeout: Duration,
     /// Its permits.
     pub max_inflight: usize,
+    /// Whether a key is sent to it.
+    pub has_key: bool,
+    /// What its connections are doing, where it has any.
+    pub connections: Option<Arc<Gauges>>,
     /// What asks it.
     pub chat: Arc<dyn ChatProvider>,
 }
@@ -34,16 +41,19 @@ pub struct Catalog {
 impl Catalog {
     /// Sets the configured providers up; nothing is connected yet.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
-        let connect = config.ladder.connect;
+        let rules = PoolRules { idle: config.idle_connections, connect: config.ladder.connect };
         let mut entries =
-            config.providers.iter().map(|each| entry(each, connect)).collect::<Result<Vec<_>, _>>()?;
+            config.providers.iter().map(|each| entry(each, rules)).collect::<Result<Vec<_>, _>>()?;
         let offline = Offline::new(&config.offline);
         entries.push(ProviderEntry {
             name: Arc::from(offline::NAME),
             model: Arc::from(offline::MODEL),
             place: Arc::from("built in"),
             timeout: config.ladder.tool(),
+            follow_up_timeout: config.ladder.tool(),
             max_inflight: config.offline.max_inflight,
+            has_key: false,
+            connections: None,
             chat: Arc::new(offline.clone()),
         });
         Ok(Self { entries, offline })
@@ -78,13 +88,17 @@ impl Catalog {
     }
 }
 
-fn entry(config: &ProviderConfig, connect: Duration) -> Result<ProviderEntry, SetupError> {
+fn entry(config: &ProviderConfig, rules: PoolRules) -> Result<ProviderEntry, SetupError> {
+    let llm = Llm::new(config, rules)?;
     Ok(ProviderEntry {
-        name: Arc::from(config.name),
+        name: Arc::from(&*config.name),
         model: Arc::from(&*config.model),
-        place: Arc::from(&*config.base_url),
+        place: Arc::from(format!("{:?} {}", config.wire, config.base_url)),
         timeout: config.timeout,
+        follow_up_timeout: config.follow_up_timeout,
         max_inflight: config.max_inflight,
-        chat: Arc::new(OpenAi::new(config, connect)?),
+        has_key: config.api_key.is_some(),
+        connections: Some(llm.gauges()),
+        chat: Arc::new(llm),
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde_json::value::RawValue;
 
 use crate::provider::{Context, Fault, Reply};
 
@@ -13,16 +14,77 @@ pub enum ChatRole {
     System,
     /// The caller.
     User,
+    /// The model, earlier in the conversation.
+    Assistant,
 }
 
 impl ChatRole {
-    /// Its name on the wire.
+    /// Its name.
     pub fn label(self) -> &'static str {
         match self {
             Self::System => "system",
             Self::User => "user",
+            Self::Assistant => "assistant",
         }
     }
+}
+
+/// A picture in a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// The picture itself.
+    Data {
+        /// Its kind, such as `image/png`.
+        mime_type: Box<str>,
+        /// Its bytes in base64, as the caller wrote them.
+        data: Box<str>,
+    },
+    /// Where the provider finds it.
+    Url(Box<str>),
+}
+
+impl Image {
+    /// How much memory it takes, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Data { mime_type, data } => mime_type.len() + data.len(),
+            Self::Url(url) => url.len(),
+        }
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who says it.
+    pub role: ChatRole,
+    /// What.
+    pub text: String,
+    /// With which pictures.
+    pub images: Vec<Image>,
+}
+
+impl Message {
+    /// A message of nothing but text.
+    pub fn text(role: ChatRole, text: impl Into<String>) -> Self {
+        Self { role, text: text.into(), images: Vec::new() }
+    }
+
+    /// How much memory it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.images.iter().map(Image::bytes).sum::<usize>() + size_of::<Self>()
+    }
+}
+
+/// What the caller set beside the messages: each value reaches the wire by its literal text.
+#[derive(Debug, Clone, Default)]
+pub struct Parameters {
+    /// The sampling temperature; the provider's own default when absent.
+    pub temperature: Option<Box<RawValue>>,
+    /// The most tokens that an answer may have.
+    pub max_tokens: Option<Box<RawValue>>,
+    /// Members for the provider's own settings, under the names that it has for them.
+    pub more: Vec<(String, Box<RawValue>)>,
 }
 
 /// A question. What the caller set reaches the wire as it was set.
@@ -30,10 +92,10 @@ impl ChatRole {
 pub struct ChatRequest {
     /// The model to ask.
     pub model: Arc<str>,
-    /// The messages, in order.
-    pub messages: Vec<(ChatRole, String)>,
-    /// The sampling temperature, by its literal text; the provider's own default when absent.
-    pub temperature: Option<serde_json::Number>,
+    /// The messages, in order; instructions come first.
+    pub messages: Vec<Arc<Message>>,
+    /// What else was set.
+    pub parameters: Parameters,
 }
 
 /// A model provider.

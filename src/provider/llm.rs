@@ -1,324 +1,251 @@
-//! Models behind an OpenAI-compatible `/chat/completions`: pooled connections, streamed answers, cancelled by
-//! dropping the call.
+//! Models behind an HTTP API: pooled connections, streamed answers, cancelled by dropping the call. What differs
+//! between the APIs is one file each.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use http_body_util::Full;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::http::response::Parts;
+use hyper::{Method, Request, StatusCode, Uri};
 
-use crate::config::ProviderConfig;
+use crate::config::{ProviderConfig, Wire};
+use crate::deadline::Deadline;
 use crate::provider::chat::{ChatProvider, ChatRequest};
-use crate::provider::sse::Events;
-use crate::provider::{Context, Fault, Reply, Usage};
+use crate::provider::pool::{Body, Gauges, NoAnswer, Pool, PoolRules, TlsError};
+use crate::provider::sse::{Cut, Events};
+use crate::provider::{Context, Fault, Reply};
 
-/// Idle connections kept for each provider: more than its permits would never be used.
-const IDLE_CONNECTIONS: usize = 5;
+mod answer;
+mod anthropic;
+mod gemini;
+mod json;
+mod openai;
+
+use answer::{Answer, Nonsense};
+
+/// How long the end of a stream is waited for once its last event has come.
+const END_OF_STREAM: Duration = Duration::from_millis(20);
 
 /// Why a provider could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The key holds characters that no HTTP header can carry.
     #[error("the key of {0} holds characters that no HTTP header can carry")]
-    Key(&'static str),
-    /// The HTTP client.
-    #[error("cannot set up the HTTP client of {0}")]
-    Client(&'static str, #[source] reqwest::Error),
+    Key(Box<str>),
+    /// The connections.
+    #[error("set up the connections to {0}")]
+    Pool(Box<str>, #[source] TlsError),
 }
 
-/// One OpenAI-compatible provider.
-#[derive(Debug, Clone)]
-pub struct OpenAi {
+/// One provider behind an HTTP API.
+#[derive(Clone)]
+pub struct Llm {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     name: Arc<str>,
-    url: Arc<str>,
-    client: Client,
+    wire: Wire,
+    base_url: Box<str>,
+    headers: HeaderMap,
+    stream: bool,
+    newer_max_tokens: bool,
+    pool: Pool,
 }
 
-impl OpenAi {
-    /// Sets up the provider's connection pool; nothing is connected yet.
-    pub fn new(config: &ProviderConfig, connect: Duration) -> Result<Self, SetupError> {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", config.api_key.reveal()))
-            .map_err(|_| SetupError::Key(config.name))?;
-        bearer.set_sensitive(true);
-        let client = Client::builder()
-            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
-            .user_agent(concat!("inflightd/", env!("CARGO_PKG_VERSION")))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .connect_timeout(connect)
-            // A redirect would carry the prompt, perhaps the key, to somebody the operator did not name.
-            .redirect(reqwest::redirect::Policy::none())
-            // Retries are decided on the path of the call, where effect and budget are known.
-            .retry(reqwest::retry::never())
-            .build()
-            .map_err(|error| SetupError::Client(config.name, error))?;
-        let url = format!("{}/chat/completions", config.base_url);
-        Ok(Self { name: Arc::from(config.name), url: Arc::from(url), client })
-    }
-
-    async fn ask(self, request: ChatRequest, context: Context) -> Result<Reply, Fault> {
-        let wire = WireRequest {
-            model: &request.model,
-            messages: request
-                .messages
-                .iter()
-                .map(|(role, content)| WireMessage { role: role.label(), content })
-                .collect(),
-            temperature: request.temperature.as_ref(),
-            stream: true,
-            stream_options: StreamOptions { include_usage: true },
-        };
-        let sent = self.client.post(&*self.url).json(&wire).send().await;
-        let response = sent.map_err(|error| self.send_fault(&error))?;
-        if !response.status().is_success() {
-            return Err(self.refusal(response, &context).await);
+impl Llm {
+    /// Sets the provider's connection pool up; nothing is connected yet.
+    pub fn new(config: &ProviderConfig, rules: PoolRules) -> Result<Self, SetupError> {
+        let name = &config.name;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &config.api_key {
+            let (header, value) = match config.wire {
+                Wire::OpenAi => openai::key_header(key),
+                Wire::Anthropic => anthropic::key_header(key),
+                Wire::Gemini => gemini::key_header(key),
+            };
+            let mut value = HeaderValue::try_from(value).map_err(|_| SetupError::Key(name.clone()))?;
+            value.set_sensitive(true);
+            headers.insert(header, value);
         }
-        let answer = if is_event_stream(&response) {
-            self.read_stream(response, &context).await?
-        } else {
-            self.read_whole(response, &context).await?
+        if config.wire == Wire::Anthropic {
+            headers.insert(anthropic::VERSION_HEADER, HeaderValue::from_static(anthropic::VERSION));
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"));
+        let agent = concat!("inflightd/", env!("CARGO_PKG_VERSION"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        let pool =
+            Pool::new(&config.base_url, rules).map_err(|error| SetupError::Pool(name.clone(), error))?;
+        let shared = Shared {
+            name: Arc::from(&**name),
+            wire: config.wire,
+            base_url: config.base_url.as_str().into(),
+            headers,
+            stream: config.stream,
+            newer_max_tokens: config.newer_max_tokens,
+            pool,
         };
-        let model = answer.model.map_or(request.model, Arc::from);
-        Ok(Reply::text(&answer.text).answered_by(model, answer.usage))
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    async fn read_stream(&self, response: Response, context: &Context) -> Result<Answer, Fault> {
-        let mut answer = Answer::default();
-        let mut events = Events::new(response.bytes_stream(), Self::raw_limit(context));
-        let mut finished = false;
-        while let Some(event) = events.next().await {
-            let data = event.map_err(|reason| self.broken(reason))?;
-            if data.trim() == "[DONE]" {
-                return Ok(answer);
+    /// What its connections are doing.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        self.shared.pool.gauges()
+    }
+}
+
+impl ChatProvider for Llm {
+    fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.ask(request, &context).await }.boxed()
+    }
+}
+
+impl Shared {
+    async fn ask(&self, request: ChatRequest, context: &Context) -> Result<Reply, Fault> {
+        let sent = self.request(&request)?;
+        let (head, body) = self.pool.send(sent).await.map_err(|error| match error {
+            NoAnswer::Unreachable(reason) => Fault::Unreachable { provider: Arc::clone(&self.name), reason },
+            NoAnswer::Broken => self.broken("no answer to the request"),
+        })?;
+        if !head.status.is_success() {
+            return Err(self.refusal(&head, body, context).await);
+        }
+        let mut answer = Answer::new(context);
+        if is_event_stream(&head.headers) {
+            self.read_stream(body, &mut answer, context).await?;
+        } else {
+            self.read_whole(body, &mut answer, context).await?;
+        }
+        let model = answer.model.take().map_or(request.model, Arc::from);
+        Ok(Reply::text(&answer.text).answered_by(model, answer.usage()))
+    }
+
+    fn request(&self, request: &ChatRequest) -> Result<Request<Full<Bytes>>, Fault> {
+        let (path, body) = match self.wire {
+            Wire::OpenAi => {
+                (openai::PATH.to_owned(), openai::body(request, self.stream, self.newer_max_tokens))
             }
-            let chunk: WireChunk =
-                serde_json::from_str(&data).map_err(|_| self.broken("an event is not JSON"))?;
-            finished |= answer.take(chunk, context);
+            Wire::Anthropic => (anthropic::PATH.to_owned(), anthropic::body(request, self.stream)),
+            Wire::Gemini => (gemini::path(&request.model, self.stream), gemini::body(request)),
+        };
+        // The base is a URL, and whatever a path cannot hold is escaped: only its length may be too much.
+        let url = Uri::try_from(format!("{}{path}", self.base_url)).map_err(|_| Fault::Unreachable {
+            provider: Arc::clone(&self.name),
+            reason: "the model's name is too long",
+        })?;
+        let mut sent = Request::new(Full::new(Bytes::from(body)));
+        *sent.method_mut() = Method::POST;
+        *sent.uri_mut() = url;
+        *sent.headers_mut() = self.headers.clone();
+        Ok(sent)
+    }
+
+    async fn read_stream(&self, body: Body, answer: &mut Answer<'_>, context: &Context) -> Result<(), Fault> {
+        let mut events = Events::new(body, raw_limit(context));
+        while let Some(event) = events.next().await {
+            let data = event.map_err(|cut| self.cut(cut, context))?;
+            match self.wire {
+                Wire::OpenAi => openai::event(&data, answer),
+                Wire::Anthropic => anthropic::event(&data, answer),
+                Wire::Gemini => gemini::event(&data, answer),
+            }
+            .map_err(|nonsense| self.nonsense(nonsense))?;
             if answer.text.len() > context.max_reply_bytes {
                 return Err(self.too_large(context));
             }
+            if answer.is_over {
+                // Read to its very end, the connection serves the next request; the end is hardly ever late.
+                drop(Deadline::after(END_OF_STREAM).limit(events.next()).await);
+                return Ok(());
+            }
         }
-        // Some servers close without `[DONE]`; a stream that never finished its choice was cut.
-        if finished { Ok(answer) } else { Err(self.broken("the stream ended early")) }
+        // Not every service says that it is over; one that never finished its text was cut.
+        if answer.is_finished { Ok(()) } else { Err(self.broken("the stream ended early")) }
     }
 
-    async fn read_whole(&self, response: Response, context: &Context) -> Result<Answer, Fault> {
-        let limit = Self::raw_limit(context);
-        let body = read_limited(response.bytes_stream(), limit).await;
-        let body = body.map_err(|end| match end {
-            BodyEnd::TooLarge => self.too_large(context),
-            BodyEnd::Broken => self.broken("the body was cut"),
+    async fn read_whole(&self, body: Body, answer: &mut Answer<'_>, context: &Context) -> Result<(), Fault> {
+        let body = read_limited(body, raw_limit(context)).await.map_err(|cut| match cut {
+            Cut::TooLong => self.too_large(context),
+            Cut::Broken => self.broken("the body was cut"),
         })?;
-        let chunk: WireChunk =
-            serde_json::from_slice(&body).map_err(|_| self.broken("the answer is not JSON"))?;
-        let mut answer = Answer::default();
-        answer.take(chunk, context);
-        if answer.text.len() > context.max_reply_bytes { Err(self.too_large(context)) } else { Ok(answer) }
-    }
-
-    /// A token of text comes in some 250 bytes of event, so the raw bound lies above the reply's.
-    fn raw_limit(context: &Context) -> usize {
-        context.max_reply_bytes.saturating_mul(8)
+        match self.wire {
+            Wire::OpenAi => openai::whole(&body, answer),
+            Wire::Anthropic => anthropic::whole(&body, answer),
+            Wire::Gemini => gemini::whole(&body, answer),
+        }
+        .map_err(|nonsense| self.nonsense(nonsense))?;
+        if answer.text.len() > context.max_reply_bytes { Err(self.too_large(context)) } else { Ok(()) }
     }
 
     fn broken(&self, reason: &'static str) -> Fault {
         Fault::Broken { provider: Arc::clone(&self.name), reason }
     }
 
+    fn nonsense(&self, nonsense: Nonsense) -> Fault {
+        self.broken(nonsense.reason())
+    }
+
+    fn cut(&self, cut: Cut, context: &Context) -> Fault {
+        match cut {
+            Cut::TooLong => self.too_large(context),
+            Cut::Broken => self.broken("the event stream was cut"),
+        }
+    }
+
     fn too_large(&self, context: &Context) -> Fault {
         Fault::TooLarge { provider: Arc::clone(&self.name), limit: context.max_reply_bytes }
     }
 
-    fn send_fault(&self, error: &reqwest::Error) -> Fault {
-        if error.is_connect() {
-            let reason = if error.is_timeout() { "connecting took too long" } else { "no connection" };
-            return Fault::Unreachable { provider: Arc::clone(&self.name), reason };
-        }
-        self.broken("no answer to the request")
-    }
-
-    async fn refusal(&self, response: Response, context: &Context) -> Fault {
+    async fn refusal(&self, head: &Parts, body: Body, context: &Context) -> Fault {
         /// Enough for any error object; the rest of an endless one is not waited for.
         const ERROR_BODY_BYTES: usize = 64 * 1024;
-        let status = response.status();
-        let retry_after = retry_after(&response);
         let limit = ERROR_BODY_BYTES.min(context.max_reply_bytes);
-        let body = read_limited(response.bytes_stream(), limit).await.unwrap_or_default();
-        let code = serde_json::from_slice::<WireError>(&body).ok().and_then(|error| error.error.short_code());
+        let body = read_limited(body, limit).await.unwrap_or_default();
         Fault::Refused {
             provider: Arc::clone(&self.name),
-            status: StatusCode::as_u16(&status),
-            code,
-            retry_after,
+            status: StatusCode::as_u16(&head.status),
+            code: json::error_code(&body),
+            retry_after: retry_after(&head.headers),
         }
     }
 }
 
-impl ChatProvider for OpenAi {
-    fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        self.clone().ask(request, context).boxed()
-    }
+/// A token of text comes in some 250 bytes of event, so the raw bound lies above the reply's.
+fn raw_limit(context: &Context) -> usize {
+    context.max_reply_bytes.saturating_mul(8)
 }
 
-fn is_event_stream(response: &Response) -> bool {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
 }
 
 /// `Retry-After` in seconds; the date form is not used by model providers.
-fn retry_after(response: &Response) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     /// Longer than this, a caller had better ask somebody else.
     const LONGEST: Duration = Duration::from_secs(3600);
-    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST))
-}
-
-enum BodyEnd {
-    TooLarge,
-    Broken,
 }
 
 async fn read_limited<B: AsRef<[u8]>, E>(
     stream: impl Stream<Item = Result<B, E>>,
     limit: usize,
-) -> Result<Vec<u8>, BodyEnd> {
+) -> Result<Vec<u8>, Cut> {
     let mut stream = std::pin::pin!(stream);
     let mut body = Vec::new();
     while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|_| BodyEnd::Broken)?;
+        let piece = piece.map_err(|_| Cut::Broken)?;
         if body.len() + piece.as_ref().len() > limit {
-            return Err(BodyEnd::TooLarge);
+            return Err(Cut::TooLong);
         }
         body.extend_from_slice(piece.as_ref());
     }
     Ok(body)
-}
-
-#[derive(Default)]
-struct Answer {
-    text: String,
-    model: Option<String>,
-    usage: Option<Usage>,
-}
-
-impl Answer {
-    /// Takes what one chunk brings, and says whether it finished the answer.
-    fn take(&mut self, chunk: WireChunk, context: &Context) -> bool {
-        if self.model.is_none() {
-            self.model = chunk.model;
-        }
-        if let Some(usage) = chunk.usage {
-            self.usage = Some(Usage {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-            });
-        }
-        let mut finished = false;
-        for choice in chunk.choices.into_iter().take(1) {
-            finished = choice.finish_reason.is_some();
-            if let Some(piece) = choice.delta.or(choice.message).and_then(|message| message.content) {
-                context.tell.text(&piece);
-                self.text.push_str(&piece);
-            }
-        }
-        finished
-    }
-}
-
-#[derive(Serialize)]
-struct WireRequest<'a> {
-    model: &'a str,
-    messages: Vec<WireMessage<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<&'a serde_json::Number>,
-    stream: bool,
-    stream_options: StreamOptions,
-}
-
-#[derive(Serialize)]
-struct WireMessage<'a> {
-    role: &'static str,
-    content: &'a str,
-}
-
-#[derive(Serialize)]
-struct StreamOptions {
-    include_usage: bool,
-}
-
-#[derive(Deserialize)]
-struct WireChunk {
-    model: Option<String>,
-    #[serde(default)]
-    choices: Vec<WireChoice>,
-    usage: Option<WireUsage>,
-}
-
-#[derive(Deserialize)]
-struct WireChoice {
-    delta: Option<WireContent>,
-    message: Option<WireContent>,
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireContent {
-    content: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireUsage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
-}
-
-#[derive(Deserialize)]
-struct WireError {
-    error: WireErrorBody,
-}
-
-#[derive(Deserialize)]
-struct WireErrorBody {
-    #[serde(default)]
-    code: serde_json::Value,
-    #[serde(default, rename = "type")]
-    kind: serde_json::Value,
-}
-
-impl WireErrorBody {
-    /// The error's machine-readable name, and only if it has the form of one: free text may quote the prompt.
-    fn short_code(&self) -> Option<String> {
-        let is_name = |name: &&str| {
-            !name.is_empty()
-                && name.len() <= 64
-                && name.bytes().all(|byte| {
-                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-')
-                })
-        };
-        [&self.code, &self.kind]
-            .into_iter()
-            .filter_map(serde_json::Value::as_str)
-            .find(is_name)
-            .map(String::from)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_name_is_kept_of_a_providers_error() {
-        let code = |json: &str| serde_json::from_str::<WireError>(json).unwrap().error.short_code();
-        assert_eq!(
-            code(r#"{"error":{"code":"context_length_exceeded","message":"my prompt"}}"#).as_deref(),
-            Some("context_length_exceeded")
-        );
-        assert_eq!(code(r#"{"error":{"code":1301,"type":"rate_limit"}}"#).as_deref(), Some("rate_limit"));
-        assert_eq!(code(r#"{"error":{"code":"You said: my prompt"}}"#), None);
-    }
 }

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::config::{OfflineConfig, OfflineFault};
-use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole};
+use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Message};
 use crate::provider::{Context, Fault, Reply, Usage};
 
 /// Its name.
@@ -103,7 +103,7 @@ fn count_words(text: &str) -> u64 {
 }
 
 fn words(request: &ChatRequest) -> u64 {
-    request.messages.iter().map(|(_, text)| count_words(text)).sum()
+    request.messages.iter().map(|message| count_words(&message.text)).sum()
 }
 
 /// The same question gives the same text; another question, another text.
@@ -113,11 +113,14 @@ fn answer(request: &ChatRequest) -> String {
          OPENAI_API_KEY and start inflightd again to ask a real model.\n",
     );
     let mut hash = blake3::Hasher::new();
-    for (role, message) in &request.messages {
-        hash.update(role.label().as_bytes()).update(&[0]).update(message.as_bytes()).update(&[0]);
+    for message in &request.messages {
+        hash.update(message.role.label().as_bytes())
+            .update(&[0])
+            .update(message.text.as_bytes())
+            .update(&[0]);
     }
-    let question = request.messages.iter().rev().find(|(role, _)| *role == ChatRole::User);
-    if let Some((_, question)) = question {
+    let question = request.messages.iter().rev().find(|message| message.role == ChatRole::User);
+    if let Some(Message { text: question, .. }) = question.map(|message| &**message) {
         let start: String = question.chars().take(200).collect();
         let cut = if start.len() < question.len() { "…" } else { "" };
         // Writing to a String cannot fail.
@@ -136,12 +139,13 @@ fn answer(request: &ChatRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::chat::Parameters;
 
     fn request(text: &str) -> ChatRequest {
         ChatRequest {
             model: Arc::from(MODEL),
-            messages: vec![(ChatRole::User, text.into())],
-            temperature: None,
+            messages: vec![Arc::new(Message::text(ChatRole::User, text))],
+            parameters: Parameters::default(),
         }
     }
 

@@ -3,19 +3,22 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt};
-use sse_stream::SseByteStream;
+use sse_stream::{Error, SseByteStream};
 
-type Data = Pin<Box<dyn Stream<Item = Result<String, &'static str>> + Send>>;
+type Data = Pin<Box<dyn Stream<Item = Result<String, Cut>> + Send>>;
 
 /// Events of one response. An event without data is left out.
 pub(super) struct Events {
     inner: Data,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Cut {
+/// Why there is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Cut {
+    /// More came than may.
     #[error("the stream is too long")]
     TooLong,
+    /// The connection broke, or what came are no events.
     #[error("the connection broke")]
     Broken,
 }
@@ -36,7 +39,10 @@ impl Events {
         let events = SseByteStream::new(bounded).filter_map(|event| async move {
             match event {
                 Ok(event) => event.data.map(Ok),
-                Err(_) => Some(Err("the event stream was cut")),
+                Err(Error::Body(cause)) => {
+                    Some(Err(cause.downcast_ref::<Cut>().copied().unwrap_or(Cut::Broken)))
+                }
+                Err(_) => Some(Err(Cut::Broken)),
             }
         });
         Self { inner: Box::pin(events) }
@@ -45,7 +51,7 @@ impl Events {
     /// The data of the next event; `None` at the end.
     ///
     /// Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<Result<String, &'static str>> {
+    pub(super) async fn next(&mut self) -> Option<Result<String, Cut>> {
         self.inner.next().await
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole};
+use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Image, Message, Parameters};
 use crate::provider::{Context, Fault, Job, Reply};
-use crate::tool::{Dedup, Effect, Worth};
+use crate::tool::{Dedup, Effect, Misfit, Worth};
 
 /// The tools that come with the daemon.
 pub const BUILT_IN: &str = include_str!("tools.toml");
@@ -82,22 +83,83 @@ impl PromptTool {
     /// Answers of models are paid for.
     pub const WORTH: Worth = Worth::Paid;
 
-    /// Makes a question to `model` from arguments that fit the tool's schema.
-    pub fn question(&self, model: Arc<str>, arguments: &Value) -> ChatRequest {
-        let text = |name: &str| arguments.get(name).and_then(Value::as_str);
-        let system = text("system").unwrap_or(&self.system);
-        let mut messages = Vec::with_capacity(2);
-        if !system.is_empty() {
-            messages.push((ChatRole::System, system.to_owned()));
-        }
-        let mut question =
+    /// The instructions that hold where the caller brings none.
+    pub fn system(&self) -> &str {
+        &self.system
+    }
+
+    /// The question that arguments which fit the tool's schema ask.
+    pub fn question(&self, arguments: &Value) -> Message {
+        let mut text =
             self.message.iter().filter_map(|part| fill(part, arguments)).collect::<Vec<_>>().join("\n\n");
-        for file in arguments.get("files").and_then(Value::as_array).into_iter().flatten() {
-            push_file(&mut question, file);
+        let items = |name: &str| arguments.get(name).and_then(Value::as_array).into_iter().flatten();
+        for file in items("files") {
+            push_file(&mut text, file);
         }
-        messages.push((ChatRole::User, question));
-        let temperature = arguments.get("temperature").and_then(Value::as_number).cloned();
-        ChatRequest { model, messages, temperature }
+        Message { role: ChatRole::User, text, images: items("images").filter_map(image).collect() }
+    }
+}
+
+/// What stands beside the question, by the literal text that the caller wrote.
+///
+/// # Errors
+/// A member of `parameters` that the daemon sets itself.
+pub fn parameters(arguments: &Value, text: &str) -> Result<Parameters, Misfit> {
+    if !["temperature", "max_tokens", "parameters"].iter().any(|name| arguments.get(name).is_some()) {
+        return Ok(Parameters::default());
+    }
+    // The text was read as a document before: it is one, and its numbers are numbers.
+    let literal: Literal<'_> = serde_json::from_str(text).unwrap_or_default();
+    let own = |value: Option<&RawValue>| value.map(ToOwned::to_owned);
+    let mut more = Vec::new();
+    if let Some(settings) = literal.parameters {
+        let settings: std::collections::BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(settings.get()).unwrap_or_default();
+        if let Some(taken) = settings.keys().find(|name| is_taken(name)) {
+            return Err(Misfit {
+                path: format!("parameters/{}", taken.chars().take(64).collect::<String>()),
+                message: "it is set by the daemon, or an argument of its own".into(),
+            });
+        }
+        more.extend(settings);
+    }
+    Ok(Parameters { temperature: own(literal.temperature), max_tokens: own(literal.max_tokens), more })
+}
+
+#[derive(Default, Deserialize)]
+struct Literal<'a> {
+    #[serde(borrow)]
+    temperature: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+}
+
+/// Names that one wire or another gives to what the daemon sets.
+fn is_taken(name: &str) -> bool {
+    matches!(
+        name,
+        "model"
+            | "messages"
+            | "contents"
+            | "system"
+            | "systemInstruction"
+            | "stream"
+            | "stream_options"
+            | "temperature"
+            | "max_tokens"
+            | "max_completion_tokens"
+            | "maxOutputTokens"
+    )
+}
+
+fn image(said: &Value) -> Option<Image> {
+    let text = |name: &str| said.get(name).and_then(Value::as_str).map(Box::from);
+    match (text("url"), text("mime_type"), text("data")) {
+        (Some(url), _, _) => Some(Image::Url(url)),
+        (None, Some(mime_type), Some(data)) => Some(Image::Data { mime_type, data }),
+        _ => None,
     }
 }
 
@@ -166,7 +228,7 @@ mod tests {
     }
 
     fn question(message: &[&str], arguments: &Value) -> String {
-        tool(message).question(Arc::from("m"), arguments).messages.pop().unwrap().1
+        tool(message).question(arguments).text
     }
 
     #[test]
@@ -189,10 +251,17 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_system_prompt_stands_in_for_the_tools() {
-        let messages =
-            tool(&["{prompt}"]).question(Arc::from("m"), &json!({"prompt": "p", "system": "s"})).messages;
-        assert_eq!(messages.first().unwrap(), &(ChatRole::System, "s".to_owned()));
+    fn a_parameter_keeps_its_literal_text_and_none_is_taken_from_the_daemon() {
+        let set = |text: &str| parameters(&serde_json::from_str(text).unwrap(), text);
+        let found = set(
+            r#"{"temperature": 0.70, "max_tokens":1e3, "parameters": {"top_p":1.0,"seed":18446744073709551617}}"#,
+        );
+        let found = found.unwrap();
+        assert_eq!(found.temperature.unwrap().get(), "0.70");
+        assert_eq!(found.max_tokens.unwrap().get(), "1e3");
+        let more: Vec<_> = found.more.iter().map(|(name, value)| (&**name, value.get())).collect();
+        assert_eq!(more, [("seed", "18446744073709551617"), ("top_p", "1.0")]);
+        assert_eq!(set(r#"{"parameters":{"stream":false}}"#).unwrap_err().path, "parameters/stream");
     }
 
     #[test]

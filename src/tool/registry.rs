@@ -10,11 +10,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::Ladder;
 use crate::ids::ToolId;
 use crate::provider::catalog::{Catalog, ProviderEntry};
+use crate::provider::chat::{ChatRequest, ChatRole, Message};
 use crate::provider::offline::Offline;
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::consensus::{self, AskAll, Asked};
 use crate::tool::place::{Composite, Lane, LaneId, Place};
-use crate::tool::prompt::{Ask, Declaration, TimeoutClass};
+use crate::tool::prompt::{self, Ask, Declaration, TimeoutClass};
 use crate::tool::{
     Asked as Asking, Builtin, CustomWork, Dedup, Effect, Misfit, PlainWork, PromptTool, Tool, Unprepared,
     Work, Worth,
@@ -101,7 +102,7 @@ impl Registry {
         let mut registry =
             Self { tools: Vec::new(), inner: Vec::new(), by_name: HashMap::new(), catalog, lanes };
         for declaration in declared {
-            registry.register(prompt(declaration), ladder)?;
+            registry.register(self::declared(declaration), ladder)?;
         }
         // A tools file may leave out the tool that it asks, or bring its own of that name.
         if registry.find(consensus::ASKS).is_some() && registry.find(consensus::NAME).is_none() {
@@ -237,7 +238,7 @@ impl Registry {
             let definition = mixed([tool.definition, prepared.definition]);
             return Ok(Some(Prepared { definition, ..prepared }));
         }
-        let arguments = asked.arguments;
+        let Asking { arguments, text, .. } = asked;
         match &tool.work {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
@@ -254,7 +255,14 @@ impl Registry {
                 let asked = arguments.get("model").and_then(Value::as_str);
                 let model = asked.map_or_else(|| Arc::clone(&entry.model), Arc::from);
                 let definition = definition_at(tool, entry, &model);
-                let request = prompt.question(Arc::clone(&model), &arguments);
+                let mut messages = Vec::with_capacity(2);
+                let system = arguments.get("system").and_then(Value::as_str).unwrap_or(prompt.system());
+                if !system.is_empty() {
+                    messages.push(Arc::new(Message::text(ChatRole::System, system)));
+                }
+                messages.push(Arc::new(prompt.question(&arguments)));
+                let parameters = prompt::parameters(&arguments, text)?;
+                let request = ChatRequest { model: Arc::clone(&model), messages, parameters };
                 let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
                 let place = Place::Lane(LaneId(provider));
                 Ok(Some(Prepared { place, definition, model: Some(model), job }))
@@ -369,7 +377,7 @@ fn annotations(effect: Effect) -> Value {
     json!({"readOnlyHint": effect == Effect::Read, "idempotentHint": effect != Effect::Write, "destructiveHint": effect == Effect::Write})
 }
 
-fn prompt(declaration: &Declaration) -> Registration {
+fn declared(declaration: &Declaration) -> Registration {
     Registration {
         name: declaration.name.clone(),
         description: declaration.description.clone(),

@@ -31,3 +31,4 @@ mod privacy;
 mod shutdown;
 mod startup;
 mod support;
+mod wires;

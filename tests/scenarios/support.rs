@@ -6,6 +6,7 @@ use std::time::Duration;
 pub mod daemon;
 pub mod http;
 pub mod mcp;
+pub mod model;
 pub mod op;
 pub mod program;
 pub mod provider;

@@ -77,7 +77,10 @@ impl Rig {
             model: Arc::from("m"),
             place: Arc::from("the stage"),
             timeout: config.ladder.tool(),
+            follow_up_timeout: config.ladder.tool(),
             max_inflight: 2,
+            has_key: false,
+            connections: None,
             chat: Arc::new(Model(Arc::clone(&stage))),
         };
         let catalog = Catalog::with_first(&config, second).unwrap();

@@ -307,7 +307,7 @@ pub(super) struct Model(pub(super) Arc<Stage>);
 
 impl ChatProvider for Model {
     fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let question = request.messages.last().map(|(_, text)| text.clone()).unwrap_or_default();
+        let question = request.messages.last().map(|message| message.text.clone()).unwrap_or_default();
         let staged = Box::new(self.0.make(question, None));
         staged.run(context)
     }
