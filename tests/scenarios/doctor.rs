@@ -36,9 +36,12 @@ async fn a_daemon_without_problems_is_exit_code_0_and_keys_are_never_shown() {
     let output = doctor(&url, Some(TOKEN), &[]).await;
     let shown = text(&output.stdout);
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{shown}");
-    for line in
-        ["  tool              180 s, 90 s below the next", "  glm      has a key", "  openai   has no key"]
-    {
+    for line in [
+        "  tool              180 s, 90 s below the next",
+        "  glm         has a key; connections: 0 active, 0 idle, 0 failed so far",
+        "  openai      is not offered: set OPENAI_API_KEY to offer it",
+        "  offline     needs no key",
+    ] {
         assert!(shown.lines().any(|each| each.starts_with(line)), "{line}\n{shown}");
     }
     assert!(shown.ends_with("Problems\n  none\n"), "{shown}");
