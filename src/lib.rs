@@ -55,3 +55,4 @@ pub mod deadline;
 pub mod ids;
 pub mod phase;
 pub mod rate;
+pub mod sync;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use crate::deadline::{Deadline, Passed};
+use crate::sync;
 
 /// What a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Drop for Alive {
 
 impl Tasks {
     /// Starts a task. A panic in it ends that task alone; its guards answer whoever waits for it.
-    pub fn spawn<F>(&self, kind: TaskKind, work: F) -> tokio::task::AbortHandle
+    pub fn spawn<F>(&self, kind: TaskKind, work: F) -> sync::AbortHandle
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -84,12 +85,10 @@ impl Tasks {
             live.fetch_add(1, Ordering::AcqRel);
         }
         let alive = Alive { counts: Arc::clone(&self.counts), kind };
-        #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
-        let task = tokio::spawn(async move {
+        sync::spawn(async move {
             let _alive = alive;
             work.await;
-        });
-        task.abort_handle()
+        })
     }
 
     /// How many tasks of `kind` live.

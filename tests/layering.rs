@@ -34,6 +34,7 @@ const ORDER: &[Line] = &[
     Line::Apart(&["config"]),
     Line::Apart(&["submit"]),
     Line::Apart(&["ids", "deadline", "phase", "rate"]),
+    Line::Apart(&["sync"]),
 ];
 
 /// The longest a source file may be, its tests counted.

@@ -3,12 +3,10 @@
 //! Nobody leads: each caller has a seat. A flight can be boarded while it flies; one that is being stopped or has
 //! landed cannot, and whoever comes then opens the next generation.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::call::key::CallKey;
@@ -18,6 +16,8 @@ use crate::call::told::{New, Seen, Told};
 use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
 use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::tool::{Effect, Tool, Worth};
 
 mod again;

@@ -1,8 +1,8 @@
 //! Calls in the air, by key: the one place where a key is looked up, inserted and removed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(not(all(test, feature = "shuttle")))]
 use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 
@@ -12,7 +12,13 @@ use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{CallError, Full, Outcome};
 use crate::lifecycle::Executions;
 use crate::phase::{ExecutionEnd, Phase};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tool::Effect;
+
+#[cfg(all(test, feature = "shuttle"))]
+mod one_lock;
+#[cfg(all(test, feature = "shuttle"))]
+use one_lock::{Entry, OneLock as DashMap};
 
 /// The flights of a daemon, and how many Executions they may be.
 #[derive(Debug)]

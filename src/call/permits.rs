@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
 
 use crate::call::flight::Flight;
 use crate::call::queue::Permit;
 use crate::deadline::Deadline;
+use crate::sync::Mutex;
 
 /// Who holds permits, since when, past which deadline.
 #[derive(Debug, Clone)]

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::call::outcome::{CallError, Full};
 use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
+use crate::sync::Mutex;
 
 pub(in crate::call) mod class;
 mod lane;

@@ -6,10 +6,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::call::flight::{Flight, NoSeat, SeatNo};
@@ -18,6 +16,8 @@ use crate::call::waiter::{Arrival, Waiter};
 use crate::call::{Caller, Calls};
 use crate::ids::{PrincipalId, RequestId, SessionKey};
 use crate::lifecycle::Role;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::tool::{Effect, Tool};
 
 mod kept;

@@ -12,4 +12,6 @@ mod limits;
 mod losing;
 mod model;
 mod rates;
+#[cfg(feature = "shuttle")]
+mod scheduled;
 mod stress;

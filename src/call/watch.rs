@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,6 +13,7 @@ use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::{Lifecycle, Record, Role};
 use crate::phase::Terminal;
+use crate::sync::Mutex;
 use crate::tool::Found;
 
 /// How long an outcome is kept for who could not wait for it.

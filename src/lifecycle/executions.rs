@@ -1,12 +1,11 @@
 //! Executions, the isolated sessions in which Runs work: how many there are, and how they ended.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::phase::{ExecutionEnd, Marks};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many Executions the recent averages are taken over.
 const RECENT: usize = 1000;

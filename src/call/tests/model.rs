@@ -3,10 +3,14 @@
 //! The model knows flights, seats and the table of "the last waiter leaves". It does not know queues: when a piece
 //! of work begins is seen on the stage, and held against limits and budgets.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use crate::call::tests::rig::Rig;
 use crate::call::tests::stage::Order;
+use crate::config::env;
 use crate::tool::Dedup;
 
 mod world;
@@ -113,18 +117,32 @@ impl Bounds {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+/// Cases where `PROPTEST_CASES` says nothing.
+const CASES: u32 = 300;
 
-    #[test]
-    fn calls_go_as_the_model_says(bounds in any_bounds(), events in prop::collection::vec(any_event(), 0..200)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
+/// A case that fails is made small, printed and kept in `proptest-regressions/`, to run first from then on;
+/// `PROPTEST_RNG_SEED` makes all cases the same again.
+#[test]
+fn calls_go_as_the_model_says() {
+    let cases = env::get("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let name = concat!(module_path!(), "::calls_go_as_the_model_says");
+    let of_this =
+        ProptestConfig { source_file: Some(file!()), test_name: Some(name), ..ProptestConfig::default() };
+    let config = ProptestConfig { cases, ..of_this };
+    let (mut runner, happened) = (TestRunner::new(config), Cell::new(0));
+    let whole = (any_bounds(), prop::collection::vec(any_event(), 0..200));
+    let end = runner.run(&whole, |(bounds, events)| {
+        happened.set(happened.get() + events.len());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
             let mut world = World::new(bounds.rig());
             for event in events {
                 world.happens(event).await;
             }
             world.ends().await;
         });
-    }
+        Ok(())
+    });
+    println!("model: {} events in {cases} cases", happened.get());
+    end.unwrap_or_else(|error| panic!("{error}\n{runner}"));
 }

@@ -91,7 +91,7 @@ struct State {
     /// Labels of which two pieces were at work at once.
     doubled: Vec<String>,
     /// Where nobody gives orders: chosen at random as each piece begins.
-    chance: Option<fastrand::Rng>,
+    chance: Option<(fastrand::Rng, bool)>,
 }
 
 /// All work of a test.
@@ -107,9 +107,9 @@ impl Stage {
         let _ = self.calls.set(Arc::downgrade(calls));
     }
 
-    /// From here on each piece does something at random, after a few polls.
-    pub(crate) fn leave_to_chance(&self, seed: u64) {
-        self.state.lock().chance = Some(fastrand::Rng::with_seed(seed));
+    /// From here on each piece does something at random, after a few polls; one in twelve panics, if it may.
+    pub(crate) fn leave_to_chance(&self, seed: u64, may_panic: bool) {
+        self.state.lock().chance = Some((fastrand::Rng::with_seed(seed), may_panic));
     }
 
     /// The piece that was made ready last: each admitted call makes one, whether it is used or not.
@@ -205,11 +205,11 @@ impl Stage {
         piece.progress = Progress::Running;
         piece.started = Some(Instant::now());
         piece.deadline = Some(deadline);
-        if let Some(chance) = &mut state.chance {
+        if let Some((chance, may_panic)) = &mut state.chance {
             piece.delay = chance.u32(0..6);
             piece.order = Some(match chance.u32(0..12) {
-                0 => Order::Panic,
-                1 => Order::broken(),
+                0 if *may_panic => Order::Panic,
+                0 | 1 => Order::broken(),
                 2 => Order::refused(),
                 _ => Order::Answer(format!("{label} {at}")),
             });

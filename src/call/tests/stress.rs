@@ -44,7 +44,7 @@ impl Crowd {
             ("QUEUE_MAX", "5"),
         ];
         let rig = Rig::new(&keys);
-        rig.stage.leave_to_chance(seed);
+        rig.stage.leave_to_chance(seed, true);
         Arc::new(Self { rig, temper, submitted: AtomicU64::new(0), told: Mutex::default() })
     }
 
