@@ -143,6 +143,6 @@ fn calls_go_as_the_model_says() {
         });
         Ok(())
     });
-    println!("model: {} events in {cases} cases", happened.get());
+    eprintln!("model: {} events in {cases} cases", happened.get());
     end.unwrap_or_else(|error| panic!("{error}\n{runner}"));
 }

@@ -60,7 +60,7 @@ fn in_every_interleaving(name: &str, test: impl Fn(Events) + Send + Sync + 'stat
         let (test, events) = (Arc::clone(&test), events.clone());
         runs += run(scheduler, move || test(events.clone()));
     }
-    println!("{name}: {} events in {runs} interleavings", events.count());
+    eprintln!("{name}: {} events in {runs} interleavings", events.count());
 }
 
 fn run(scheduler: RandomScheduler, test: impl Fn() + Send + Sync + 'static) -> usize {
