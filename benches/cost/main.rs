@@ -1,13 +1,15 @@
 //! `.ci/cost`: what a call costs in instructions and allocations, the same on every run.
 //!
-//! Server and client share one thread and one runtime, a real loopback socket between them, one call in
-//! flight: no core waits for another, so two runs do the same work. The client writes and reads raw frames into
+//! Server and client share one thread and one runtime, real loopback sockets between them, one call in
+//! flight on each: no core waits for another, so two runs do the same work. The client writes and reads raw frames into
 //! buffers that it keeps: it allocates nothing, and its instructions are few and always the same.
 //!
 //! `.ci/cost` runs `run N` at two lengths, under callgrind and alone; what the longer one does more, divided by
 //! the calls it makes more, is the cost of a call, free of what the start costs.
 //!
-//! - `run N SERVER`: `N` calls; then `allocations A` and `bytes B` on stdout. `SERVER`: `daemon`, `reference`.
+//! - `run N SERVER SHAPE`: `N` calls; then `allocations A` and `bytes B` on stdout. `SERVER`: `daemon`, `reference`.
+//!   `SHAPE`: `echo`, each call something new, through every stage; `hit`, each the same, its answer kept; `follower`,
+//!   64 connections that ask the same, held until all of them wait: one runs, the others join.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,6 +25,7 @@
 )]
 
 mod count;
+mod held;
 #[path = "../speed/reference.rs"]
 mod reference;
 #[path = "../speed/wire.rs"]
@@ -33,9 +36,13 @@ use inflightd::config::{Sources, resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::count::Counting;
+use crate::count::{Counting, Counts};
+use crate::held::{HELD, Held};
 use crate::reference::Flavour;
-use crate::wire::{ECHO, INITIALIZE, INITIALIZED, Inbox, Reader};
+use crate::wire::{ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool};
+
+/// Connections that ask the same.
+const GROUP: u64 = 64;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -43,31 +50,45 @@ static ALLOCATOR: Counting = Counting;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
-    let [command @ "run", calls, server] = words.as_slice() else {
+    let [command @ "run", calls, server, shape] = words.as_slice() else {
         // `cargo test --all-targets` and `cargo bench` run this one too.
         println!("run it with `.ci/cost`");
         return;
     };
     let calls = calls.parse().unwrap_or_else(|_| panic!("{command} how often?"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (server, shape) = (server.to_string(), shape.to_string());
     let counted = runtime.block_on(async {
-        let port = match *server {
-            "daemon" => start_daemon().await,
-            "reference" => start_reference().await,
-            other => panic!("no server {other:?}"),
-        };
         // A task of its own, as in `speed`: `block_on` itself wakes up in another way.
-        tokio::spawn(client(port, calls)).await.unwrap()
+        tokio::spawn(async move {
+            let held = Held::default();
+            let port = match &*server {
+                "daemon" => start_daemon(&held).await,
+                "reference" => start_reference().await,
+                other => panic!("no server {other:?}"),
+            };
+            match &*shape {
+                "echo" => one_by_one(port, calls, ECHO, wire::text_of).await,
+                "hit" => one_by_one(port, calls, KEPT, |_| wire::text_of(7)).await,
+                "follower" => together(port, calls / GROUP, (server == "daemon").then_some(&held)).await,
+                other => panic!("no shape {other:?}"),
+            }
+        })
+        .await
+        .unwrap()
     });
     println!("allocations {}\nbytes {}", counted.allocations, counted.bytes);
 }
 
 /// Starts the daemon in this runtime, on a free port, with limits at which nothing is refused.
-async fn start_daemon() -> u16 {
-    let settings = [("INFLIGHTD_LISTEN", "127.0.0.1:0"), ("LOG_LEVEL", "warn")];
+async fn start_daemon(held: &Held) -> u16 {
+    let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/speed/tools.toml");
+    let settings = [("INFLIGHTD_LISTEN", "127.0.0.1:0"), ("LOG_LEVEL", "warn"), ("TOOLS_FILE", tools)];
     let flags = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let loaded = resolve(Sources { flags, ..Sources::default() }).unwrap();
-    let app = App::bind(&loaded.config).await.unwrap();
+    let app =
+        App::bind_with(&loaded.config, |registry, ladder| held.register(registry, ladder)).await.unwrap();
+    held.watches(app.hub());
     let port = app.address().port();
     // Nobody keeps the sender: the daemon runs as long as the process.
     let (_, stop) = tokio::sync::mpsc::channel(1);
@@ -83,57 +104,95 @@ async fn start_reference() -> u16 {
 }
 
 /// Calls one after the other, each answer checked; what was allocated meanwhile, by anyone.
-async fn client(port: u16, calls: u64) -> count::Counts {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut inbox = Inbox::new();
-    let mut reader = Reader::default();
-    let mut out = Vec::with_capacity(4096);
-    let mut message = Vec::with_capacity(4096);
-
-    stream.write_all(wire::upgrade(port).as_bytes()).await.unwrap();
-    let head = loop {
-        if let Some(head) = inbox.http_head() {
-            break head;
-        }
-        let count = stream.read(inbox.space()).await.unwrap();
-        inbox.filled(count);
-    };
-    wire::check_upgrade(&head);
-    wire::push_text(&mut out, INITIALIZE.as_bytes());
-    exchange(&mut stream, &mut inbox, &mut reader, &mut out, 0, b"2025-11-25").await;
-    wire::push_text(&mut out, INITIALIZED.as_bytes());
-
+async fn one_by_one(port: u16, calls: u64, tool: Tool, text: impl Fn(u64) -> [u8; 16]) -> Counts {
+    let mut client = Client::connect(port).await;
     let before = count::now();
     for id in 1..=calls {
-        let text = wire::text_of(id);
-        wire::write_call(&mut message, id, ECHO, &text);
-        wire::push_text(&mut out, &message);
-        exchange(&mut stream, &mut inbox, &mut reader, &mut out, id, &text).await;
+        client.ask(id, tool, &text(id)).await;
+        client.answer(id, &text(id)).await;
     }
     count::now() - before
 }
 
-/// Sends `out` and waits for the answer to `id`, which must carry `text`.
-async fn exchange(
-    stream: &mut TcpStream,
-    inbox: &mut Inbox,
-    reader: &mut Reader,
-    out: &mut Vec<u8>,
-    id: u64,
-    text: &[u8],
-) {
-    stream.write_all(out).await.unwrap();
-    out.clear();
-    loop {
-        while let Some(range) = inbox.message(out) {
-            let answer = inbox.bytes(range);
-            if reader.id(answer) == Some(id) {
-                reader.check_text(answer, text);
-                return;
-            }
+/// Rounds of one call on each connection, all the same; where they are held, until all of them wait.
+async fn together(port: u16, rounds: u64, held: Option<&Held>) -> Counts {
+    let mut clients = Vec::new();
+    for _ in 0..GROUP {
+        clients.push(Client::connect(port).await);
+    }
+    let before = count::now();
+    for round in 1..=rounds {
+        let text = wire::text_of(round);
+        for client in &mut clients {
+            client.ask(round, HELD, &text).await;
         }
-        let count = stream.read(inbox.space()).await.unwrap();
-        inbox.filled(count);
+        if let Some(held) = held {
+            held.let_go_once(GROUP as usize).await;
+        }
+        for client in &mut clients {
+            client.answer(round, &text).await;
+        }
+    }
+    count::now() - before
+}
+
+/// One connection, initialised.
+struct Client {
+    stream: TcpStream,
+    inbox: Inbox,
+    reader: Reader,
+    out: Vec<u8>,
+    message: Vec<u8>,
+}
+
+impl Client {
+    async fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (out, message) = (Vec::with_capacity(4096), Vec::with_capacity(4096));
+        let mut client = Self { stream, inbox: Inbox::new(), reader: Reader::default(), out, message };
+        client.stream.write_all(wire::upgrade(port).as_bytes()).await.unwrap();
+        let head = loop {
+            if let Some(head) = client.inbox.http_head() {
+                break head;
+            }
+            client.fill().await;
+        };
+        wire::check_upgrade(&head);
+        wire::push_text(&mut client.out, INITIALIZE.as_bytes());
+        client.flush().await;
+        client.answer(0, b"2025-11-25").await;
+        wire::push_text(&mut client.out, INITIALIZED.as_bytes());
+        client
+    }
+
+    async fn ask(&mut self, id: u64, tool: Tool, text: &[u8]) {
+        wire::write_call(&mut self.message, id, tool, text);
+        wire::push_text(&mut self.out, &self.message);
+        self.flush().await;
+    }
+
+    /// Waits for the answer to `id`, which must carry `text`.
+    async fn answer(&mut self, id: u64, text: &[u8]) {
+        loop {
+            while let Some(range) = self.inbox.message(&mut self.out) {
+                let answer = self.inbox.bytes(range);
+                if self.reader.id(answer) == Some(id) {
+                    self.reader.check_text(answer, text);
+                    return;
+                }
+            }
+            self.fill().await;
+        }
+    }
+
+    async fn flush(&mut self) {
+        self.stream.write_all(&self.out).await.unwrap();
+        self.out.clear();
+    }
+
+    async fn fill(&mut self) {
+        let count = self.stream.read(self.inbox.space()).await.unwrap();
+        self.inbox.filled(count);
     }
 }

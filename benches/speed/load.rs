@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
-use crate::wire::{self, ECHO, INITIALIZE, INITIALIZED, Inbox, Reader, Tool};
+use crate::wire::{self, ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool};
 
 /// Longer than any answer may take: a server that lost a call ends the benchmark here.
 const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
@@ -118,10 +118,39 @@ impl Peer {
     }
 }
 
+/// What a closed loop asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// Each call something that nobody asked before.
+    Distinct,
+    /// Each connection always the same, of a tool whose answers are kept.
+    Kept,
+}
+
+impl Asks {
+    fn tool(self) -> Tool {
+        match self {
+            Self::Distinct => ECHO,
+            Self::Kept => KEPT,
+        }
+    }
+
+    /// The text of the call `id` on the connection `at`.
+    fn text(self, at: usize, id: u64) -> [u8; 16] {
+        match self {
+            Self::Distinct => wire::text_of(id),
+            // Behind all ids, so that it is nobody else's.
+            Self::Kept => wire::text_of((1 << 48) + at as u64),
+        }
+    }
+}
+
 /// What one closed loop saw.
 pub struct Ran {
     /// Calls answered.
     pub calls: u64,
+    /// Those that say in their `_meta` that their answer was kept.
+    pub hits: u64,
     /// From the first question to the last answer.
     pub elapsed: Duration,
     /// Nanoseconds of each call.
@@ -192,18 +221,19 @@ impl Load {
         assert!(!events.is_empty(), "no answer within {} s", PATIENCE.tv_sec);
     }
 
-    /// Keeps `depth` distinct echo calls in flight on each connection for `duration`, then waits for the rest.
-    pub fn closed_loop(&mut self, depth: usize, duration: Duration) -> Ran {
+    /// Keeps `depth` calls in flight on each connection for `duration`, then waits for the rest.
+    pub fn closed_loop(&mut self, asks: Asks, depth: usize, duration: Duration) -> Ran {
         let mut events = Vec::with_capacity(64);
         let mut latencies = Vec::with_capacity(1 << 20);
         let began = Instant::now();
         let until = began + duration;
         for at in 0..self.peers.len() {
             for _ in 0..depth {
-                self.ask_next(at);
+                self.ask_next(asks, at);
             }
             self.peers[at].flush();
         }
+        let mut hits = 0;
         let mut pending = self.peers.len() * depth;
         while pending > 0 {
             self.ready(&mut events);
@@ -211,27 +241,28 @@ impl Load {
                 let at = event.data.u64() as usize;
                 self.peers[at].fill().unwrap();
                 let now = Instant::now();
-                while let Some(asked) = self.checked(at) {
+                while let Some((asked, was_kept)) = self.checked(asks, at) {
                     pending -= 1;
+                    hits += u64::from(was_kept);
                     latencies.push((now - asked).as_nanos() as u32);
                     if now < until {
-                        self.ask_next(at);
+                        self.ask_next(asks, at);
                         pending += 1;
                     }
                 }
                 self.peers[at].flush();
             }
         }
-        Ran { calls: latencies.len() as u64, elapsed: began.elapsed(), latencies }
+        Ran { calls: latencies.len() as u64, hits, elapsed: began.elapsed(), latencies }
     }
 
-    fn ask_next(&mut self, at: usize) {
+    fn ask_next(&mut self, asks: Asks, at: usize) {
         let id = self.next_id();
-        self.peers[at].ask(id, ECHO, &wire::text_of(id));
+        self.peers[at].ask(id, asks.tool(), &asks.text(at, id));
     }
 
-    /// The next whole answer of a connection, checked: when it was asked for.
-    fn checked(&mut self, at: usize) -> Option<Instant> {
+    /// The next whole answer of a connection, checked: when it was asked for, and whether it was kept.
+    fn checked(&mut self, asks: Asks, at: usize) -> Option<(Instant, bool)> {
         let peer = &mut self.peers[at];
         loop {
             let range = peer.inbox.message(&mut peer.out)?;
@@ -239,8 +270,9 @@ impl Load {
             let id = peer.reader.id(answer);
             if let Some((id, asked)) = peer.settle(id) {
                 let answer = peer.inbox.bytes(range);
-                peer.reader.check_text(answer, &wire::text_of(id));
-                return Some(asked);
+                peer.reader.check_text(answer, &asks.text(at, id));
+                let was_kept = asks == Asks::Kept && peer.reader.has_role(answer, wire::CACHE);
+                return Some((asked, was_kept));
             }
         }
     }
@@ -267,7 +299,7 @@ impl Load {
                     if peer.settle(id).is_some() {
                         let answer = peer.inbox.bytes(range);
                         peer.reader.check_text(answer, &group.text);
-                        joined.followers += u64::from(peer.reader.is_follower(answer));
+                        joined.followers += u64::from(peer.reader.has_role(answer, wire::FOLLOWER));
                         joined.calls += 1;
                         group.pending -= 1;
                     }

@@ -2,12 +2,12 @@
 //!
 //! Reference and daemon run in the same run, one worker thread each, on one core; the generator on another.
 //! The figure is the **server's processor time a call**, since calls/s are bounded by the generator. Rounds are
-//! interleaved, ratios are taken within a round, and the middle one is printed.
+//! interleaved, ratios are taken within a round, and the middle one is printed. Both use the system's allocator.
 //!
 //! - `quick`: 3 rounds of half a second instead of 5 of two.
 //! - `selftest`: the spawned reference stands in for the daemon; whatever needs joining then misses its target.
 //! - `daemon=PATH`: another binary than the one cargo has built, for example of profile `dist`.
-//! - `only=`: some of `echo`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`.
+//! - `only=`: some of `echo`, `hits`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`.
 #![cfg_attr(
     target_os = "linux",
     allow(
@@ -25,11 +25,6 @@
         reason = "a benchmark ends at the first surprise, and prints; its figures are far from any limit"
     )
 )]
-
-/// The daemon and its server are as fast as their allocator: both use the same.
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[cfg(target_os = "linux")]
 mod load;
@@ -116,8 +111,9 @@ fn run(words: &[String]) {
     let bench = Bench { effort, cores, daemon };
     let mut report = report::Report::default();
     let only = value("only=").map(|names| names.split(',').collect::<Vec<_>>());
-    let measurements: [(&str, Measurement); 7] = [
+    let measurements: [(&str, Measurement); 8] = [
         ("echo", Bench::echo),
+        ("hits", Bench::hits),
         ("followers", Bench::followers),
         ("pipeline", Bench::pipeline),
         ("burst", Bench::burst),

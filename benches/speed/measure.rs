@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::load::{Joined, Load, Peer};
+use crate::load::{Asks, Joined, Load, Peer, Ran};
 use crate::process::{Cores, Program, Server};
 use crate::reference::Flavour;
 use crate::report::{Report, median, quantile};
@@ -59,16 +59,17 @@ impl Contender {
         Self { name, server, load, rates: vec![], costs: vec![], p50s: vec![], p99s: vec![] }
     }
 
-    fn closed_loop(&mut self, depth: usize, duration: Duration) {
-        self.load.closed_loop(depth, duration / 10);
+    fn closed_loop(&mut self, asks: Asks, depth: usize, duration: Duration) -> Ran {
+        self.load.closed_loop(asks, depth, duration / 10);
         let before = self.server.cpu();
-        let ran = self.load.closed_loop(depth, duration);
+        let ran = self.load.closed_loop(asks, depth, duration);
         let cpu = self.server.cpu().checked_sub(before).expect("no thread has ended meanwhile");
         self.rates.push(ran.calls as f64 / ran.elapsed.as_secs_f64());
         self.costs.push(cpu.as_secs_f64() * 1e6 / ran.calls as f64);
         let mut micros: Vec<f64> = ran.latencies.iter().map(|&nanos| f64::from(nanos) / 1000.0).collect();
         self.p50s.push(median(&mut micros));
         self.p99s.push(quantile(&mut micros, 0.99));
+        ran
     }
 
     /// Groups that ask the same; what they saw.
@@ -88,6 +89,13 @@ impl Contender {
         let mut ratios: Vec<f64> = figure(self).iter().zip(figure(other)).map(|(a, b)| a / b).collect();
         median(&mut ratios)
     }
+}
+
+/// A row for a server whose calls need no Execution of their own, `share` of them.
+fn print_joined(one: &Contender, reference: &Contender, share: f64) {
+    let (rate, cost) = (median(&mut one.rates.clone()), median(&mut one.costs.clone()));
+    let ratio = one.ratio(reference, |one| &one.costs);
+    println!("| {} | {rate:.0} | {cost:.2} | {ratio:.2} | {:.1} % |", one.name, share * 100.0);
 }
 
 impl Bench {
@@ -115,7 +123,7 @@ impl Bench {
             // Each goes first in turn, so that no one always follows the same.
             for turn in 0..all.len() {
                 let at = (round + turn) % all.len();
-                all[at].closed_loop(depth, self.effort.round);
+                all[at].closed_loop(Asks::Distinct, depth, self.effort.round);
             }
         }
         println!(
@@ -159,6 +167,32 @@ impl Bench {
         report.target("16 × 16 in flight", format!("{ratio:.2} × the calls/s"), "0.50 ×", ratio >= 0.5);
     }
 
+    /// Calls that an earlier call's answer is kept for. The reference answers the same calls, with fewer bytes.
+    pub fn hits(&self, report: &mut Report) {
+        const CONNECTIONS: usize = 64;
+        let of = |name, program: &Program| Contender::new(name, self.start(program), CONNECTIONS);
+        let mut reference = of("reference, inline", &Program::Reference(Flavour::Inline));
+        let mut daemon = of("daemon, warn", &self.program("warn", Duration::ZERO));
+        let (mut hits, mut calls) = (0, 0);
+        for _ in 0..self.effort.rounds {
+            reference.closed_loop(Asks::Kept, 1, self.effort.round);
+            let ran = daemon.closed_loop(Asks::Kept, 1, self.effort.round);
+            hits += ran.hits;
+            calls += ran.calls;
+        }
+        let share = hits as f64 / calls as f64;
+        println!(
+            "\n{CONNECTIONS} connections × 1 in flight, each always the same question, its answer kept\n\n\
+             | server | calls/s | server µs a call | cost ÷ inline | hits |\n|---|---|---|---|---|"
+        );
+        print_joined(&reference, &reference, 0.0);
+        print_joined(&daemon, &reference, share);
+        let ratio = daemon.ratio(&reference, |one| &one.costs);
+        let met = ratio <= 1.4 && share == 1.0;
+        let measured = format!("{ratio:.2} × the reference's processor time, {:.1} % hits", share * 100.0);
+        report.target("a cache hit", measured, "1.40 ×", met);
+    }
+
     /// Calls that join. The reference gets the same calls in the same groups, and holds none.
     pub fn followers(&self, report: &mut Report) {
         let reference = self.start(&Program::Reference(Flavour::Inline));
@@ -178,11 +212,8 @@ impl Bench {
              | server | calls/s | server µs a call | cost ÷ inline | followers |\n|---|---|---|---|---|",
             HELD.as_millis()
         );
-        for (one, share) in [(&reference, 0.0), (&daemon, share)] {
-            let (rate, cost) = (median(&mut one.rates.clone()), median(&mut one.costs.clone()));
-            let ratio = one.ratio(&reference, |one| &one.costs);
-            println!("| {} | {rate:.0} | {cost:.2} | {ratio:.2} | {:.1} % |", one.name, share * 100.0);
-        }
+        print_joined(&reference, &reference, 0.0);
+        print_joined(&daemon, &reference, share);
         let ratio = daemon.ratio(&reference, |one| &one.costs);
         // 63 of 64 are 98.4 %; a group that the scheduler tears apart may open a second flight.
         let met = ratio <= 1.4 && share > 0.97;

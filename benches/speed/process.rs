@@ -210,6 +210,7 @@ fn daemon_environment(command: &mut Command, port: u16, log_level: &str, latency
     command.env("INFLIGHTD_LISTEN", format!("127.0.0.1:{port}"));
     command.env("WORKER_THREADS", "1").env("LOG_LEVEL", log_level);
     command.env("OFFLINE_LATENCY_MS", latency.as_millis().to_string());
+    command.env("TOOLS_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/speed/tools.toml"));
 }
 
 fn get(port: u16, path: &str) -> Option<String> {

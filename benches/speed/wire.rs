@@ -35,14 +35,19 @@ pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initia
 /// A tool and the argument that carries its text.
 #[derive(Debug, Clone, Copy)]
 pub struct Tool {
-    name: &'static str,
-    argument: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// The argument.
+    pub argument: &'static str,
 }
 
 /// Answers its text.
 pub const ECHO: Tool = Tool { name: "echo", argument: "text" };
 /// Asks a model.
 pub const CHAT: Tool = Tool { name: "chat", argument: "prompt" };
+
+/// Asks a model, and keeps its answer for those who ask the same.
+pub const KEPT: Tool = Tool { name: "kept", argument: "prompt" };
 
 /// The text of call `id`: nobody else's.
 pub fn text_of(id: u64) -> [u8; 16] {
@@ -180,6 +185,9 @@ pub const LEADER: &[u8] = br#""inflightd/role":"leader""#;
 /// In the `_meta` of the answer to whoever joined one.
 pub const FOLLOWER: &[u8] = br#""inflightd/role":"follower""#;
 
+/// In the `_meta` of the answer that was kept from an earlier call.
+pub const CACHE: &[u8] = br#""inflightd/role":"cache""#;
+
 /// Where id, text and role stood in the last answer: mostly they stand there again.
 #[derive(Default)]
 pub struct Reader {
@@ -208,10 +216,10 @@ impl Reader {
         }
     }
 
-    /// Whether `answer` says that its call joined another.
-    pub fn is_follower(&mut self, answer: &[u8]) -> bool {
-        if !answer[self.role.min(answer.len())..].starts_with(FOLLOWER) {
-            let Some(found) = find(answer, FOLLOWER) else { return false };
+    /// Whether `answer` says that its call came to it like this: [`FOLLOWER`], [`CACHE`].
+    pub fn has_role(&mut self, answer: &[u8], role: &[u8]) -> bool {
+        if !answer[self.role.min(answer.len())..].starts_with(role) {
+            let Some(found) = find(answer, role) else { return false };
             self.role = found;
         }
         true
