@@ -18,8 +18,6 @@ use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{CallError, Principal};
@@ -44,8 +42,6 @@ const HEAD_OVER_LIMIT: Duration = Duration::from_secs(2);
 const HEAD_BYTES: usize = 16 * 1024;
 /// Places above the connection limit, kept for `/healthz` and `/readyz`.
 const RESERVED: usize = 4;
-/// tungstenite's buffers: its default of 128 KiB a connection is what idle clients would cost.
-const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
 /// Which daemon took the upgrade: a shim warns when it is another version than its own.
 const VERSION: HeaderName = HeaderName::from_static("inflightd-version");
 /// After an error of accept (no file descriptor is left, mostly).
@@ -234,23 +230,21 @@ fn switch(
     let upgraded = hyper::upgrade::on(request);
     let (door, session_key) = (upgrade.door, upgrade.session);
     let hub = Arc::clone(&connection.hub);
-    let config = socket_config(hub.limits.frame_bytes);
     let tasks = hub.tasks.clone();
     tasks.spawn(TaskKind::Session, async move {
         let Ok(upgraded) = upgraded.await else { return };
-        let Some((stream, read)) = taken_over(upgraded) else { return };
-        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
+        let Some((stream, came)) = taken_over(upgraded) else { return };
         let admitted = principal.is_some();
         let mut caller = hub.new_caller(principal.unwrap_or_else(|| Arc::clone(hub.auth.nobody())));
         match door {
             Door::Mcp => {
                 // The op protocol brings its key in its hello, once it is known who speaks.
                 caller.attachment = session_key.and_then(|key| hub.attach(&caller, key));
-                session::serve(socket, Mcp::default(), hub, caller).await;
+                session::serve(stream, came, Mcp::default(), hub, caller).await;
             }
             Door::Op => {
                 let op = Op::new(caller.session.id, admitted);
-                session::serve(socket, op, hub, caller).await;
+                session::serve(stream, came, op, hub, caller).await;
             }
         }
         // The connection counts until its session has ended.
@@ -274,14 +268,6 @@ fn switch(
 fn taken_over(upgraded: Upgraded) -> Option<(Paced<TcpStream>, Vec<u8>)> {
     let parts = upgraded.downcast::<TokioIo<Paced<TcpStream>>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
-}
-
-fn socket_config(frame_bytes: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(SOCKET_BUFFER_BYTES)
-        .write_buffer_size(SOCKET_BUFFER_BYTES)
-        .max_message_size(Some(frame_bytes))
-        .max_frame_size(Some(frame_bytes))
 }
 
 /// Whom the request's token stands for. It may stand in the query of an upgrade, for clients that cannot set headers.

@@ -196,8 +196,8 @@ pub trait Dialect: Send + 'static {
     /// A progress message, where the client wants it.
     fn progress(&self, ticket: &Ticket, progress: &Progress<'_>) -> Option<String>;
 
-    /// The end of a call, where the language answers it.
-    fn answer(&self, ticket: &Ticket, answer: &Answer) -> Option<String>;
+    /// Writes the end of a call to `out`, which is empty; says whether the language answers it.
+    fn answer(&self, ticket: &Ticket, answer: &Answer, out: &mut String) -> bool;
 
     /// A call that could not be handed over: its id is in use, or there are too many.
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String;

@@ -4,21 +4,21 @@
 //! ([`Session::handle`]). Frames that wait together are read before anything is flushed, so their answers leave
 //! together.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use crate::call::{Answer, Call, CallError, Caller, Full, Submitted};
+use crate::call::{Answer, Call, CallError, Caller, Full, News, Submitted};
 use crate::door::{Closed, Hub};
 use crate::proto::progress::Progress;
-use crate::proto::{CallFrame, Close, Dialect, Request, Turn, View};
+use crate::proto::{CallFrame, Close, Dialect, Request, Ticket, Turn, View};
 
 mod good_bye;
 mod line;
@@ -26,13 +26,15 @@ mod outbox;
 mod paced;
 mod pulse;
 mod under_way;
+mod wire;
 
 use good_bye::{End, broken};
 use line::{Line, Next};
 use outbox::Outbox;
-pub use paced::{Paced, ReadReady};
+pub use paced::Paced;
 use pulse::{Beat, Pulse};
-use under_way::{CallUnderWay, Happened, UnderWay};
+use under_way::{CallUnderWay, UnderWay};
+use wire::Wire;
 
 /// Frames read before results, timers and the flush have their turn: a flood cannot hold back its own answers.
 const READ_BATCH: usize = 64;
@@ -46,18 +48,26 @@ const DOES_NOT_READ: Duration = Duration::from_secs(5);
 /// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
 const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
 
-/// Serves one WebSocket until it ends.
-pub async fn serve<S, D>(socket: WebSocketStream<S>, dialect: D, hub: Arc<Hub>, caller: Caller)
+/// An answer longer than this is not written into the buffer that is kept for the next one.
+const SPARE_ANSWER_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where the next answer is written.
+    static SPARE_ANSWER: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Serves the WebSocket of a connection that was upgraded, until it ends; `came` was read behind the upgrade.
+pub async fn serve<S, D>(stream: S, came: Vec<u8>, dialect: D, hub: Arc<Hub>, caller: Caller)
 where
-    S: ReadReady,
+    S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let closing = Box::pin(hub.closing.wait());
     let pulse = Pulse::new(dialect.awaits_hello());
+    let outbox = Outbox::new(hub.limits.write_queue_bytes);
     let mut session = Session {
-        outbox: Outbox::new(hub.limits.write_queue_bytes),
         line: Line::new(hub.limits.frame_bytes),
-        socket,
+        wire: Wire::new(stream, came, hub.limits.frame_bytes, outbox),
         dialect,
         hub,
         caller,
@@ -66,25 +76,18 @@ where
         listens: false,
         pulse,
         read_in_a_row: 0,
-        dry: false,
         woken: true,
         stalled: None,
     };
-    loop {
-        let event = std::future::poll_fn(|cx| session.event(cx)).await;
-        if let Some(end) = session.handle(event) {
-            session.good_bye(end).await;
-            return;
-        }
-    }
+    let end = std::future::poll_fn(|cx| session.poll_end(cx)).await;
+    session.good_bye(end).await;
 }
 
 struct Session<S, D> {
-    socket: WebSocketStream<S>,
+    wire: Wire<S>,
     dialect: D,
     hub: Arc<Hub>,
     caller: Caller,
-    outbox: Outbox,
     line: Line,
     under_way: UnderWay,
     /// Wakes the session when the daemon closes its connections; polled once, since a task's waker stays good.
@@ -92,8 +95,6 @@ struct Session<S, D> {
     listens: bool,
     pulse: Pulse,
     read_in_a_row: usize,
-    /// The socket was read dry: its buffer holds no whole frame.
-    dry: bool,
     /// The task was woken since the timer was last looked at.
     woken: bool,
     /// The peer has as much waiting as it may.
@@ -107,47 +108,57 @@ struct Stalled {
 }
 
 /// What can happen to a session.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an event is handled where it is made: a box would cost every answer"
-)]
 enum Event {
     Frame(Message),
-    Broken(tungstenite::Error),
-    Gone,
-    Happened(Happened),
+    /// It is over, whoever ended it.
+    Over(End),
+    /// There may be something to tell of the call at this place.
+    Due(usize),
     Beat(Beat),
     /// The next request that waited for its turn has it.
     Turn,
-    Overflow,
     Closing,
 }
 
 impl<S, D> Session<S, D>
 where
-    S: ReadReady,
+    S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
+    /// Lets things happen until one of them is the end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let event = ready!(self.event(cx));
+            if let Some(end) = self.handle(event, cx) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
     /// The next event. Results come before the close, and reading before flushing.
     fn event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.outbox.is_full() {
-            match self.flush(cx) {
-                Poll::Ready(Some(event)) => return Poll::Ready(event),
-                Poll::Ready(None) | Poll::Pending => {}
+        if self.wire.outbox.is_full() {
+            if let Poll::Ready(Err(_)) = self.wire.poll_flush(cx) {
+                return Poll::Ready(Event::Over(End::Gone));
             }
-            if self.outbox.is_full() {
+            if self.wire.outbox.is_full() {
                 return self.wait_for_reader(cx);
             }
         }
         self.stalled = None;
         let enough = self.read_in_a_row >= READ_BATCH;
-        if !enough && let Poll::Ready(event) = self.read(cx) {
-            return Poll::Ready(event);
+        if !enough && let Poll::Ready(message) = self.wire.poll_message(cx) {
+            self.read_in_a_row += 1;
+            return Poll::Ready(match message {
+                Some(Ok(message)) => Event::Frame(message),
+                Some(Err(error)) => Event::Over(broken(&error)),
+                None => Event::Over(End::Gone),
+            });
         }
         if !self.under_way.is_empty()
-            && let Poll::Ready(happened) = self.under_way.poll_happened(cx)
+            && let Poll::Ready(place) = self.under_way.poll_due(cx)
         {
-            return Poll::Ready(Event::Happened(happened));
+            return Poll::Ready(Event::Due(place));
         }
         if (self.woken || self.pulse.moved())
             && let Poll::Ready(beat) = self.pulse.poll_beat(cx)
@@ -159,38 +170,43 @@ where
             return Poll::Ready(Event::Closing);
         }
         self.read_in_a_row = 0;
-        match self.flush(cx) {
-            Poll::Ready(Some(event)) => Poll::Ready(event),
+        match self.wire.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Event::Over(End::Gone)),
             // Only now: a client that reads slowly is not answered faster.
-            Poll::Ready(None) if self.line.moves_on() => Poll::Ready(Event::Turn),
-            Poll::Ready(None) | Poll::Pending => {
-                self.woken = true;
+            Poll::Ready(Ok(())) if self.line.moves_on() => Poll::Ready(Event::Turn),
+            Poll::Ready(Ok(())) | Poll::Pending => {
                 if enough {
                     // There may be more to read: after everybody else had a turn.
                     cx.waker().wake_by_ref();
                 }
-                Poll::Pending
+                self.rest()
             }
         }
+    }
+
+    /// Nothing can be done before the task is woken.
+    fn rest(&mut self) -> Poll<Event> {
+        self.woken = true;
+        self.under_way.rest();
+        Poll::Pending
     }
 
     /// The peer has as much waiting as it may. Nothing more is read or answered until it has taken some; one that
     /// takes nothing for a while does not read.
     fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let written = (self.socket.get_ref().written(), self.outbox.bytes());
+        let written = (self.wire.written(), self.wire.outbox.bytes());
         let fresh = || Stalled { written, timer: Box::pin(tokio::time::sleep(DOES_NOT_READ)) };
         let stalled = self.stalled.get_or_insert_with(fresh);
         if stalled.written != written {
             *stalled = fresh();
         }
         if stalled.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Overflow);
+            return Poll::Ready(Event::Over(End::Close(Close::DoesNotRead)));
         }
         if self.is_closing(cx) {
             return Poll::Ready(Event::Closing);
         }
-        self.woken = true;
-        Poll::Pending
+        self.rest()
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
@@ -201,80 +217,33 @@ where
         self.hub.closing.is_set()
     }
 
-    /// The next frame. Each read of tungstenite first clears its whole buffer, so it is asked only when there may
-    /// be something: half the processor time of an answer that had to be waited for.
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.dry && self.socket.get_ref().poll_read_ready(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let frame = Pin::new(&mut self.socket).poll_next(cx);
-        self.dry = frame.is_pending();
-        frame.map(|frame| {
-            self.read_in_a_row += 1;
-            match frame {
-                Some(Ok(message)) => Event::Frame(message),
-                Some(Err(error)) => Event::Broken(error),
-                None => Event::Gone,
-            }
-        })
-    }
-
-    /// Moves what waits into the socket, then flushes; `None` when all is written.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let mut socket = Pin::new(&mut self.socket);
-        while self.outbox.has_waiting() {
-            match socket.as_mut().poll_ready(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(Some(Event::Gone)),
-                Poll::Ready(Ok(())) => {}
-            }
-            let Some(message) = self.outbox.take() else { break };
-            if socket.as_mut().start_send(message).is_err() {
-                return Poll::Ready(Some(Event::Gone));
-            }
-        }
-        if !self.outbox.needs_flush() {
-            return Poll::Ready(None);
-        }
-        match socket.poll_flush(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(Some(Event::Gone)),
-            Poll::Ready(Ok(())) => {
-                self.outbox.flushed();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn handle(&mut self, event: Event) -> Option<End> {
+    fn handle(&mut self, event: Event, cx: &mut Context<'_>) -> Option<End> {
         match event {
             Event::Frame(message) => {
                 self.pulse.heard();
                 self.frame(message)
             }
-            Event::Broken(error) => Some(broken(&error)),
-            Event::Gone => Some(End::Gone),
-            Event::Happened(Happened::Text(place, text)) => {
-                if let Some(call) = self.under_way.get_mut(place) {
-                    tell(&mut self.outbox, &self.dialect, call, &text);
+            Event::Over(end) => Some(end),
+            Event::Due(place) => {
+                match self.under_way.look(place, cx) {
+                    Some((call, News::Text(text))) => {
+                        tell(&mut self.wire.outbox, &self.dialect, call, &text);
+                    }
+                    Some((call, News::Step(step))) => {
+                        let number = call.ticket.numbers.at(step.progress);
+                        let progress = Progress { number, total: step.total, message: &step.message };
+                        send(&mut self.wire.outbox, &self.dialect, call, &progress);
+                    }
+                    Some((_, News::Answer(answer))) => {
+                        let call = self.under_way.remove(place);
+                        self.answer(&call.ticket, &answer);
+                    }
+                    None => {}
                 }
-                None
-            }
-            Event::Happened(Happened::Step(place, step)) => {
-                if let Some(call) = self.under_way.get_mut(place) {
-                    let number = call.ticket.numbers.at(step.progress);
-                    let progress = Progress { number, total: step.total, message: &step.message };
-                    send(&mut self.outbox, &self.dialect, call, &progress);
-                }
-                None
-            }
-            Event::Happened(Happened::Ended(call, answer)) => {
-                self.answer(&call, &answer);
                 None
             }
             Event::Beat(beat) => self.beat(beat),
             Event::Turn => self.next_in_turn(),
-            Event::Overflow => Some(End::Close(Close::DoesNotRead)),
             Event::Closing => {
                 // What waits is answered as far as it can be: new calls are refused by now.
                 while self.line.moves_on() {
@@ -294,12 +263,8 @@ where
                 let request = self.dialect.not_text();
                 self.request(request)
             }
-            // tungstenite has queued a pong, or the answer to a close after which the stream ends: it wants a flush.
-            Message::Ping(_) | Message::Close(_) => {
-                self.outbox.touch();
-                None
-            }
-            Message::Pong(_) | Message::Frame(_) => None,
+            // The wire has answered them.
+            Message::Ping(_) | Message::Close(_) | Message::Pong(_) | Message::Frame(_) => None,
         }
     }
 
@@ -316,7 +281,7 @@ where
         match self.line.next()? {
             Next::Frame(text) => self.text(&text, Turn::Free),
             Next::Answer(text) => {
-                self.outbox.push(text);
+                self.wire.outbox.push(&text);
                 None
             }
         }
@@ -325,7 +290,7 @@ where
     fn reply_in_turn(&mut self, text: String) -> Option<End> {
         match self.line.answer(text) {
             Ok(Some(text)) => {
-                self.outbox.push(text);
+                self.wire.outbox.push(&text);
                 None
             }
             Ok(None) => None,
@@ -345,15 +310,15 @@ where
                 if let Some(key) = key {
                     self.caller.attachment = self.hub.attach(&self.caller, key);
                 }
-                self.reply(text);
+                self.reply(&text);
                 None
             }
             Request::Reply(text) => {
-                self.reply(text);
+                self.reply(&text);
                 None
             }
             Request::ReplyThenClose(text, close) => {
-                self.outbox.push(text);
+                self.wire.outbox.push(&text);
                 Some(End::Close(close))
             }
             Request::Close(close) => Some(End::Close(close)),
@@ -372,14 +337,14 @@ where
                 if in_turn {
                     return self.reply_in_turn(acknowledge);
                 }
-                self.outbox.push(acknowledge);
+                self.wire.outbox.push(&acknowledge);
                 None
             }
         }
     }
 
-    fn reply(&mut self, text: String) {
-        self.outbox.push(text);
+    fn reply(&mut self, text: &str) {
+        self.wire.outbox.push(text);
         if !self.dialect.awaits_hello() {
             self.pulse.greeted();
         }
@@ -389,26 +354,22 @@ where
         let CallFrame { mut ticket, tool, arguments, extra, options } = frame;
         if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
-            return self.outbox.push(self.dialect.refuse(&ticket, &error));
+            return self.wire.outbox.push(&self.dialect.refuse(&ticket, &error));
         }
         if self.under_way.len() >= CALLS_UNDER_WAY {
             let full = Full::Connection { limit: CALLS_UNDER_WAY };
             let error = CallError::Full { full, retry_after: Some(Duration::from_secs(1)) };
-            return self.outbox.push(self.dialect.refuse(&ticket, &error));
+            return self.wire.outbox.push(&self.dialect.refuse(&ticket, &error));
         }
         let patience =
             options.timeout.map_or(self.hub.ladder.daemon, |asked| asked.min(self.hub.ladder.daemon));
         if let Some(accepted) = self.dialect.accepted(&ticket, patience) {
-            self.outbox.push(accepted);
+            self.wire.outbox.push(&accepted);
         }
         let id = ticket.id.as_deref();
         let call = Call { id, tool: &tool, arguments, extra: extra.as_deref(), options };
         match self.hub.calls.submit(&self.caller, call) {
-            Submitted::Answered(answer) => {
-                if let Some(text) = self.dialect.answer(&ticket, &answer) {
-                    self.outbox.push(text);
-                }
-            }
+            Submitted::Answered(answer) => self.say(&ticket, &answer),
             Submitted::Waiting(waiter) => {
                 if ticket.progress.is_some() {
                     self.pulse.wants_heartbeat();
@@ -426,19 +387,28 @@ where
         }
     }
 
-    fn answer(&mut self, call: &CallUnderWay, answer: &Answer) {
-        if call.ticket.in_turn {
+    fn answer(&mut self, ticket: &Ticket, answer: &Answer) {
+        if ticket.in_turn {
             self.line.leave();
         }
-        if let Some(text) = self.dialect.answer(&call.ticket, answer) {
-            self.outbox.push(text);
+        self.say(ticket, answer);
+    }
+
+    fn say(&mut self, ticket: &Ticket, answer: &Answer) {
+        let mut text = SPARE_ANSWER.take();
+        if self.dialect.answer(ticket, answer, &mut text) {
+            self.wire.outbox.push(&text);
+        }
+        if text.capacity() <= SPARE_ANSWER_BYTES {
+            text.clear();
+            SPARE_ANSWER.set(text);
         }
     }
 
     fn beat(&mut self, beat: Beat) -> Option<End> {
         match beat {
             Beat::Ping => {
-                self.outbox.ping();
+                self.wire.outbox.ping();
                 None
             }
             Beat::HelloMissing => Some(End::Close(Close::HelloTooLate)),
@@ -450,7 +420,7 @@ where
             Beat::CallsEnd => {
                 let (ended, next) = self.under_way.give_up(Instant::now());
                 for (call, answer) in ended {
-                    self.answer(&call, &answer);
+                    self.answer(&call.ticket, &answer);
                 }
                 if let Some(next) = next {
                     self.pulse.calls_end_at(next);
@@ -468,7 +438,7 @@ where
                 && now.saturating_duration_since(call.told_at) >= pulse::HEARTBEAT
             {
                 let running = now.saturating_duration_since(call.began).as_secs();
-                tell(&mut self.outbox, &self.dialect, call, &format!("still running after {running} s"));
+                tell(&mut self.wire.outbox, &self.dialect, call, &format!("still running after {running} s"));
             }
         }
         if !self.under_way.is_empty() {
@@ -488,7 +458,7 @@ fn send<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, p
     }
     call.told_at = Instant::now();
     if let Some(text) = dialect.progress(&call.ticket, progress) {
-        outbox.push(text);
+        outbox.push(&text);
     }
 }
 

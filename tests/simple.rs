@@ -172,8 +172,7 @@ impl Daemon {
         let caller = self.hub().new_caller(Arc::clone(&self.hub().auth.principals()[0]));
         let op = Op::new(caller.session.id, true);
         let hub = Arc::clone(self.hub());
-        let server = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
-        tokio::spawn(session::serve(server, op, hub, caller));
+        tokio::spawn(session::serve(theirs, Vec::new(), op, hub, caller));
         WebSocketStream::from_raw_socket(ours, Role::Client, None).await
     }
 

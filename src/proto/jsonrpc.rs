@@ -137,11 +137,17 @@ pub fn error_response(id: &str, code: i32, message: &str, data: Option<&str>) ->
 
 /// The start of a successful response, up to the opening brace of its result.
 pub fn open_result(id: &str, capacity: usize) -> String {
-    let mut out = String::with_capacity(capacity + id.len() + 40);
+    let mut out = String::new();
+    push_result(&mut out, id, capacity);
+    out
+}
+
+/// Appends the same, where `capacity` bytes are to follow.
+pub fn push_result(out: &mut String, id: &str, capacity: usize) {
+    out.reserve(capacity + id.len() + 40);
     out.push_str("{\"jsonrpc\":\"2.0\",\"id\":");
     out.push_str(id);
     out.push_str(",\"result\":{");
-    out
 }
 
 #[cfg(test)]

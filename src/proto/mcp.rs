@@ -100,19 +100,22 @@ impl Dialect for Mcp {
         Some(out)
     }
 
-    fn answer(&self, ticket: &Ticket, answer: &Answer) -> Option<String> {
-        let id = ticket.id.as_deref()?;
+    fn answer(&self, ticket: &Ticket, answer: &Answer, out: &mut String) -> bool {
+        let Some(id) = ticket.id.as_deref() else { return false };
         match &answer.outcome {
             Ok(reply) => {
-                let mut out = open(id, ticket.stateless, reply.bytes());
+                push_open(out, id, ticket.stateless, reply.bytes());
                 out.push_str(reply.members());
                 if reply.is_error {
                     out.push_str(",\"isError\":true");
                 }
-                push_meta(&mut out, ticket.stateless, answer, None);
-                Some(out)
+                push_meta(out, ticket.stateless, answer, None);
+                true
             }
-            Err(error) => refusal(id, ticket.stateless, answer, error),
+            Err(error) => {
+                let refusal = refusal(id, ticket.stateless, answer, error);
+                refusal.map(|text| *out = text).is_some()
+            }
         }
     }
 
@@ -345,11 +348,16 @@ fn unsupported(id: &str, requested: &str) -> String {
 
 /// The start of a result, up to where its own members go.
 fn open(id: &str, stateless: bool, bytes: usize) -> String {
-    let mut out = jsonrpc::open_result(id, bytes + 320);
+    let mut out = String::new();
+    push_open(&mut out, id, stateless, bytes);
+    out
+}
+
+fn push_open(out: &mut String, id: &str, stateless: bool, bytes: usize) {
+    jsonrpc::push_result(out, id, bytes + 320);
     if stateless {
         out.push_str("\"resultType\":\"complete\",");
     }
-    out
 }
 
 /// Appends `_meta` and the closing braces.

@@ -306,14 +306,16 @@ impl Dialect for Op {
         Some(close(out))
     }
 
-    fn answer(&self, ticket: &Ticket, answer: &Answer) -> Option<String> {
+    fn answer(&self, ticket: &Ticket, answer: &Answer, out: &mut String) -> bool {
         if ticket.in_turn {
-            return Some(simple::answer(ticket.id.as_deref(), answer));
+            *out = simple::answer(ticket.id.as_deref(), answer);
+            return true;
         }
-        let mut out = reply("call_tool_res", To::Ordinary(ticket.id.as_deref()));
+        push_reply(out, "call_tool_res", To::Ordinary(ticket.id.as_deref()));
         out.push(',');
-        push_answer(&mut out, answer);
-        Some(close(out))
+        push_answer(out, answer);
+        out.push('}');
+        true
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
@@ -396,6 +398,11 @@ fn refused(op: &str, to: To<'_>, error: &CallError) -> String {
 
 fn reply(op: &str, to: To<'_>) -> String {
     let mut out = String::with_capacity(256);
+    push_reply(&mut out, op, to);
+    out
+}
+
+fn push_reply(out: &mut String, op: &str, to: To<'_>) {
     out.push_str("{\"op\":\"");
     out.push_str(op);
     out.push('"');
@@ -407,7 +414,6 @@ fn reply(op: &str, to: To<'_>) -> String {
         out.push_str(member);
         out.push_str(id);
     }
-    out
 }
 
 fn close(mut out: String) -> String {

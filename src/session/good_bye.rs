@@ -1,15 +1,13 @@
 //! How a session ends.
 
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite;
 
 use crate::deadline::Deadline;
 use crate::proto::{Close, Dialect};
-use crate::session::{ReadReady, Session};
+use crate::session::Session;
 
 /// How long a closing connection may take to say good-bye.
 pub(super) const GOOD_BYE: Duration = Duration::from_secs(2);
@@ -24,31 +22,19 @@ pub(super) enum End {
 
 impl<S, D> Session<S, D>
 where
-    S: ReadReady,
+    S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     /// Says good-bye as far as the peer listens, within a bound; calls under way are left by being dropped.
     pub(super) async fn good_bye(mut self, end: End) {
         let End::Close(close) = end else { return };
         let (code, reason) = close.frame();
-        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
+        self.wire.close(tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() });
         let farewell = async {
-            let mut stopped = false;
-            std::future::poll_fn(|cx| match self.flush(cx) {
-                Poll::Ready(event) => {
-                    stopped = event.is_some();
-                    Poll::Ready(())
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await;
-            if !stopped && self.socket.close(Some(frame)).await.is_ok() {
+            if std::future::poll_fn(|cx| self.wire.poll_flush(cx)).await.is_ok() {
                 // Read on until the peer has answered: a socket closed over unread bytes resets, and takes the
                 // close frame with it.
-                while let Some(Ok(_)) =
-                    std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
-                {
-                }
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| self.wire.poll_message(cx)).await {}
             }
         };
         // A peer that does not read gets no good-bye.

@@ -1,72 +1,119 @@
-//! Messages on their way out, bounded in bytes.
+//! What goes out: frames as bytes, bounded.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
 
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+/// A buffer larger than this is not kept: a burst is over.
+const KEPT_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// The buffer of whoever writes next: a connection that has nothing to say has none.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The opcode of a text, in a frame that is its own message.
+const TEXT: u8 = 0x81;
+/// A ping that carries nothing.
+const PING: [u8; 2] = [0x89, 0];
 
 /// What waits to be written.
 pub(super) struct Outbox {
-    waiting: VecDeque<Message>,
-    bytes: usize,
+    bytes: Vec<u8>,
+    sent: usize,
+    /// The largest message since it was last empty.
+    largest: usize,
     limit: usize,
-    dirty: bool,
+    closed: bool,
 }
 
 impl Outbox {
-    /// Room for `limit` bytes beside the message that is being written.
+    /// Room for `limit` bytes beside one message.
     pub(super) fn new(limit: usize) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, limit, dirty: false }
+        Self { bytes: Vec::new(), sent: 0, largest: 0, limit, closed: false }
     }
 
     /// Queues a text. Nothing is refused: whoever fills the queue asks first whether it [is full](Self::is_full),
     /// so it holds its bound and one message more.
-    pub(super) fn push(&mut self, text: String) {
-        self.bytes += text.len();
-        self.dirty = true;
-        self.waiting.push_back(Message::text(text));
+    pub(super) fn push(&mut self, text: &str) {
+        if self.closed {
+            return;
+        }
+        self.largest = self.largest.max(text.len());
+        let to = self.start();
+        to.reserve(text.len() + 10);
+        to.push(TEXT);
+        match (u8::try_from(text.len()), u16::try_from(text.len())) {
+            (Ok(short @ ..=125), _) => to.push(short),
+            (_, Ok(medium)) => {
+                to.push(126);
+                to.extend_from_slice(&medium.to_be_bytes());
+            }
+            (_, Err(_)) => {
+                to.push(127);
+                to.extend_from_slice(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+            }
+        }
+        to.extend_from_slice(text.as_bytes());
     }
 
     /// Queues a ping.
     pub(super) fn ping(&mut self) {
-        self.dirty = true;
-        self.waiting.push_back(Message::Ping(Bytes::new()));
+        self.raw(&PING);
     }
 
-    /// Something was queued in the socket itself.
-    pub(super) fn touch(&mut self) {
-        self.dirty = true;
-    }
-
-    /// The next message to write.
-    pub(super) fn take(&mut self) -> Option<Message> {
-        let message = self.waiting.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(message.len());
-        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
-            // A burst is over: an idle connection keeps no memory for it.
-            self.waiting = VecDeque::new();
+    /// Queues a frame that somebody else made.
+    pub(super) fn raw(&mut self, frame: &[u8]) {
+        if self.closed {
+            return;
         }
-        Some(message)
+        self.start().extend_from_slice(frame);
     }
 
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// A close frame is the last: whatever comes behind it goes nowhere.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
-    pub(super) fn needs_flush(&self) -> bool {
-        self.dirty
+    fn start(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARE.take();
+        }
+        &mut self.bytes
     }
 
-    pub(super) fn flushed(&mut self) {
-        self.dirty = false;
+    /// What is to be written first.
+    pub(super) fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
     }
 
+    /// So much of it was written.
+    pub(super) fn took(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= self.bytes.len() {
+            let mut spare = std::mem::take(&mut self.bytes);
+            (self.sent, self.largest) = (0, 0);
+            if spare.capacity() <= KEPT_BYTES {
+                spare.clear();
+                SPARE.set(spare);
+            }
+        } else if self.sent >= KEPT_BYTES && self.sent * 2 >= self.bytes.len() {
+            // Moved at most once for each byte that was written.
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How many bytes wait.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.len() - self.sent
     }
 
-    /// Whether as much waits as may.
+    /// Whether as much waits as may, beside one message: the one that is being written may be larger than all that may.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes > self.limit
+        self.bytes() > self.limit + self.largest
     }
 }
 
@@ -75,14 +122,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_taken_waits_no_more() {
+    fn it_holds_its_bound_beside_one_message() {
         let mut outbox = Outbox::new(10);
-        outbox.push("123456".into());
+        outbox.push(&"x".repeat(1000));
         assert!(!outbox.is_full());
-        outbox.push("78901".into());
+        outbox.push("123456");
+        outbox.push("78901");
         assert!(outbox.is_full());
-        assert!(outbox.take().is_some() && !outbox.is_full());
-        assert!(outbox.take().is_some() && !outbox.has_waiting());
-        assert_eq!((outbox.bytes(), outbox.needs_flush()), (0, true));
+        outbox.took(1008);
+        assert!(!outbox.is_full());
+        outbox.took(outbox.bytes());
+        assert_eq!((outbox.bytes(), outbox.is_empty(), outbox.waiting()), (0, true, &b""[..]));
+    }
+
+    #[test]
+    fn a_length_is_written_as_short_as_it_can_be() {
+        let head = |length: usize| {
+            let mut outbox = Outbox::new(0);
+            outbox.push(&"x".repeat(length));
+            outbox.waiting()[..outbox.bytes() - length].to_vec()
+        };
+        assert_eq!(head(0), [0x81, 0]);
+        assert_eq!(head(125), [0x81, 125]);
+        assert_eq!(head(126), [0x81, 126, 0, 126]);
+        assert_eq!(head(65_535), [0x81, 126, 255, 255]);
+        assert_eq!(head(65_536), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn what_was_written_takes_no_room_while_more_waits() {
+        let mut outbox = Outbox::new(0);
+        for _ in 0..10_000 {
+            outbox.push(&"x".repeat(1000));
+            outbox.took(if outbox.bytes() > 2000 { 1004 } else { 1 });
+        }
+        assert!(outbox.bytes.len() < 4 * KEPT_BYTES, "{}", outbox.bytes.len());
     }
 }

@@ -1,4 +1,4 @@
-//! A stream whose peer must read: bytes written are counted, and a write that nobody takes ends it.
+//! A stream whose peer must read: a write that nobody takes ends it.
 
 use std::future::Future;
 use std::io;
@@ -13,48 +13,17 @@ use tokio::time::Sleep;
 /// as long as its client pleases.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// A stream that can say, without being read, whether reading it may bring something.
-pub trait ReadReady: AsyncRead + AsyncWrite + Unpin {
-    /// Ready, or the task is woken once it is. Saying ready too often costs time, never bytes.
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
-
-    /// How many bytes the peer was sent, as far as that is counted.
-    fn written(&self) -> u64;
-}
-
-impl ReadReady for tokio::net::TcpStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is found, and handled, by whoever reads next.
-        Self::poll_read_ready(self, cx).map(|_| ())
-    }
-
-    fn written(&self) -> u64 {
-        0
-    }
-}
-
-impl ReadReady for tokio::io::DuplexStream {
-    fn poll_read_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn written(&self) -> u64 {
-        0
-    }
-}
-
 /// A stream that ends when its peer stops reading.
 #[derive(Debug)]
 pub struct Paced<S> {
     inner: S,
-    written: u64,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Paced<S> {
     /// Watches over `inner`.
     pub fn new(inner: S) -> Self {
-        Self { inner, written: 0, stalled: None }
+        Self { inner, stalled: None }
     }
 
     /// The stream itself.
@@ -76,16 +45,6 @@ impl<S> Paced<S> {
     }
 }
 
-impl<S: ReadReady> ReadReady for Paced<S> {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.inner.poll_read_ready(cx)
-    }
-
-    fn written(&self) -> u64 {
-        self.written
-    }
-}
-
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -99,9 +58,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = &written {
-            self.written += u64::try_from(*count).unwrap_or_default();
-        }
         self.watch(cx, written)
     }
 
@@ -119,9 +75,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, pieces);
-        if let Poll::Ready(Ok(count)) = &written {
-            self.written += u64::try_from(*count).unwrap_or_default();
-        }
         self.watch(cx, written)
     }
 
@@ -152,7 +105,7 @@ mod tests {
             read
         };
         let (sent, read) = tokio::join!(paced.write_all(&[7; 45]), slow);
-        assert_eq!((sent.is_ok(), read.len(), paced.written()), (true, 40, 45));
+        assert_eq!((sent.is_ok(), read.len()), (true, 40));
         let before = Instant::now();
         let error = paced.write_all(&[7; 45]).await.unwrap_err();
         assert_eq!((error.kind(), before.elapsed()), (io::ErrorKind::TimedOut, STALLED));

@@ -2,7 +2,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{DuplexStream, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::good_bye::GOOD_BYE;
@@ -51,16 +52,6 @@ impl AsyncWrite for Counted {
     }
 }
 
-impl ReadReady for Counted {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_read_ready(cx)
-    }
-
-    fn written(&self) -> u64 {
-        self.stream.written()
-    }
-}
-
 /// A client on a session.
 struct Client {
     rig: Rig,
@@ -83,9 +74,8 @@ impl Client {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let writes = Arc::new(AtomicUsize::new(0));
         let stream = Counted { stream: theirs, writes: Arc::clone(&writes) };
-        let server = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
         let caller = hub.new_caller(Arc::clone(&hub.auth.principals()[0]));
-        rig.tasks.spawn(TaskKind::Session, serve(server, dialect, Arc::clone(&hub), caller));
+        rig.tasks.spawn(TaskKind::Session, serve(stream, Vec::new(), dialect, Arc::clone(&hub), caller));
         settle().await;
         let socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
         Self { rig, hub, socket, writes, opened: Instant::now() }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use crate::call::{Answer, News, Waiter};
 use crate::proto::Ticket;
-use crate::provider::Step;
 
 /// One call that waits for its answer.
 pub(super) struct CallUnderWay {
@@ -19,29 +18,21 @@ pub(super) struct CallUnderWay {
     pub(super) told_at: Instant,
 }
 
-/// What happened to a call.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is handled where it is made: a box would cost every answer"
-)]
-pub(super) enum Happened {
-    /// More text was told to the call at this place.
-    Text(usize, String),
-    /// The work of the call at this place has come further.
-    Step(usize, Step),
-    /// The call has ended, and its place is free.
-    Ended(CallUnderWay, Answer),
-}
+/// The place whose call wakes the session itself. Most connections have one call under way at most: it needs no list of
+/// who was woken, only a look whenever the session was.
+const FIRST: usize = 0;
 
 /// The calls of one connection.
 #[derive(Default)]
 pub(super) struct UnderWay {
     calls: Slab<CallUnderWay>,
-    /// A waker for each place, kept for the next call that takes it.
+    /// A waker for each place but the first, kept for the next call that takes it.
     wakers: Vec<Waker>,
     woken: Arc<Woken>,
     /// Places that were woken and are still to be looked at.
     due: Vec<usize>,
+    /// The first place is to be looked at.
+    first_is_due: bool,
 }
 
 /// Places that were woken, and whom to tell.
@@ -95,15 +86,25 @@ impl UnderWay {
 
     pub(super) fn insert(&mut self, call: CallUnderWay) {
         let place = self.calls.insert(call);
-        while self.wakers.len() <= place {
-            let waker = PlaceWaker { woken: Arc::clone(&self.woken), place: self.wakers.len() };
+        if place == FIRST {
+            self.first_is_due = true;
+            return;
+        }
+        while self.wakers.len() < place {
+            let waker = PlaceWaker { woken: Arc::clone(&self.woken), place: self.wakers.len() + 1 };
             self.wakers.push(Waker::from(Arc::new(waker)));
         }
         self.due.push(place);
     }
 
-    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut CallUnderWay> {
-        self.calls.get_mut(place)
+    /// Takes out the call at this place, which has ended.
+    pub(super) fn remove(&mut self, place: usize) -> CallUnderWay {
+        let call = self.calls.remove(place);
+        if self.calls.is_empty() && self.wakers.len() > 8 {
+            // A burst is over: an idle connection keeps no memory for it.
+            *self = Self::default();
+        }
+        call
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut CallUnderWay> {
@@ -127,29 +128,23 @@ impl UnderWay {
         (ended, self.calls.iter().map(|(_, call)| call.waiter.until()).min())
     }
 
-    /// The next thing that happened to any of them.
-    pub(super) fn poll_happened(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
+    /// The session waits to be woken.
+    pub(super) fn rest(&mut self) {
+        self.first_is_due = true;
+    }
+
+    /// The next place that is to be looked at.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if std::mem::take(&mut self.first_is_due) && self.calls.contains(FIRST) {
+            return Poll::Ready(FIRST);
+        }
+        if self.wakers.is_empty() {
+            // There never was a second call.
+            return Poll::Pending;
+        }
         loop {
-            while let Some(place) = self.due.pop() {
-                let (Some(call), Some(waker)) = (self.calls.get_mut(place), self.wakers.get(place)) else {
-                    continue;
-                };
-                match call.waiter.poll_news(&mut Context::from_waker(waker)) {
-                    Poll::Pending => {}
-                    Poll::Ready(News::Text(text)) => {
-                        self.due.push(place);
-                        return Poll::Ready(Happened::Text(place, text));
-                    }
-                    Poll::Ready(News::Step(step)) => {
-                        self.due.push(place);
-                        return Poll::Ready(Happened::Step(place, step));
-                    }
-                    Poll::Ready(News::Answer(answer)) => {
-                        let call = self.calls.remove(place);
-                        self.let_go();
-                        return Poll::Ready(Happened::Ended(call, answer));
-                    }
-                }
+            if let Some(place) = self.due.pop() {
+                return Poll::Ready(place);
             }
             let mut state = self.woken.state.lock();
             if state.places.is_empty() {
@@ -162,10 +157,15 @@ impl UnderWay {
         }
     }
 
-    /// A burst is over: an idle connection keeps no memory for it.
-    fn let_go(&mut self) {
-        if self.calls.is_empty() && self.wakers.len() > 8 {
-            *self = Self::default();
+    /// What there is to tell of the call at this place.
+    pub(super) fn look(&mut self, place: usize, cx: &mut Context<'_>) -> Option<(&mut CallUnderWay, News)> {
+        let call = self.calls.get_mut(place)?;
+        let waker = place.checked_sub(1).map_or(Some(cx.waker()), |place| self.wakers.get(place))?;
+        let Poll::Ready(news) = call.waiter.poll_news(&mut Context::from_waker(waker)) else { return None };
+        if let News::Text(_) | News::Step(_) = news {
+            // There may be more.
+            if place == FIRST { self.first_is_due = true } else { self.due.push(place) }
         }
+        Some((call, news))
     }
 }

@@ -52,10 +52,9 @@ async fn what_is_not_a_hello_closes_with_its_code() {
 async fn a_hello_that_never_comes_closes_with_4002() {
     let daemon = Daemon::offline(&[]).await;
     let (ours, theirs) = tokio::io::duplex(4096);
-    let socket = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
     let caller = daemon.hub.new_caller(Arc::clone(&daemon.hub.auth.principals()[0]));
     let dialect = OpDialect::new(caller.session.id, true);
-    tokio::spawn(inflightd::session::serve(socket, dialect, daemon.hub.clone(), caller));
+    tokio::spawn(inflightd::session::serve(theirs, Vec::new(), dialect, daemon.hub.clone(), caller));
     let mut client = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
     let before = Instant::now();
     let heard = futures_util::StreamExt::next(&mut client).await.unwrap().unwrap();
