@@ -195,7 +195,8 @@ fn push_file(question: &mut String, file: &Value) {
     let longest = text.split(|character| character != '`').map(str::len).max().unwrap_or_default();
     let fence = "`".repeat(longest.max(2) + 1);
     let newline = if text.ends_with('\n') { "" } else { "\n" };
-    for piece in ["\n\nFile: ", name, "\n", &fence, "\n", text, newline, &fence] {
+    let gap = if question.is_empty() { "" } else { "\n\n" };
+    for piece in [gap, "File: ", name, "\n", &fence, "\n", text, newline, &fence] {
         question.push_str(piece);
     }
 }
@@ -267,6 +268,6 @@ mod tests {
     #[test]
     fn the_built_in_file_is_sound() {
         let names: Vec<_> = parse(BUILT_IN).unwrap().into_iter().map(|tool| tool.name).collect();
-        assert_eq!(names, ["chat", "analyze"]);
+        assert_eq!(names, ["chat", "analyze", "codereview", "debug", "thinkdeep", "planner"]);
     }
 }

@@ -28,6 +28,7 @@ mod leaving;
 mod limits;
 mod memory;
 mod privacy;
+mod prompts;
 mod shutdown;
 mod startup;
 mod support;
