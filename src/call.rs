@@ -204,7 +204,7 @@ impl Calls {
                 limits.executions,
                 OutcomeCache::new(limits.result_cache_bytes, config.guard_window),
             )),
-            watch: Arc::new(Watch::new(lifecycle)),
+            watch: Arc::new(Watch::new(lifecycle, Arc::clone(&registry.catalog().books().ledger))),
             attachments: Arc::new(Attachments::new(config.reattach)),
             path: Arc::new(path),
             digester: Digester::default(),
@@ -369,6 +369,7 @@ impl Calls {
     }
 
     fn recorded(&self, caller: &Caller, tool: &Arc<Tool>, answer: Answer) -> Answer {
+        self.watch.shared(answer.role, &answer.outcome);
         self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), false);
         answer
     }

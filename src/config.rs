@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod aliases;
 mod build;
 pub mod env;
 pub mod keys;
 pub mod ladder;
+mod money;
 mod parse;
 pub mod principals;
 mod problem;
@@ -21,7 +23,9 @@ mod sources;
 mod tables;
 mod values;
 
+pub use aliases::Alias;
 pub use ladder::Ladder;
+pub use money::{Cost, Price, Prices};
 pub use parse::Wrong;
 pub use principals::PrincipalConfig;
 pub use problem::{Origin, Problem, Problems, Shown};
@@ -146,6 +150,10 @@ pub struct Config {
     pub ladder: Ladder,
     /// Providers that are offered, in the order in which they are preferred.
     pub providers: Vec<ProviderConfig>,
+    /// Other names for models.
+    pub aliases: Vec<Alias>,
+    /// What models cost.
+    pub prices: Prices,
     /// Connections kept for each provider while nobody uses them.
     pub idle_connections: usize,
     /// The provider that is always there.

@@ -227,6 +227,7 @@ impl Insight for Calls {
             "rate_limited": statistics::rate_limited(&self.watch().lifecycle().rate_limits()),
             "permits": permits(&look),
             "providers": providers(self.registry().catalog()),
+            "usage": statistics::usage(&self.watch().ledger().spent()),
             "sessions": statistics::sessions(&totals, &executions),
             "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},
         });

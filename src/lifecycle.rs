@@ -17,6 +17,7 @@ use crate::telemetry::CallLog;
 pub mod executions;
 pub mod histogram;
 mod ring;
+pub mod spend;
 
 pub use executions::{ExecutionTotals, Executions, Recent};
 pub use histogram::Durations;

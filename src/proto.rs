@@ -14,7 +14,7 @@ use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
 use crate::clients::Clients;
 use crate::config::Ladder;
 use crate::ids::SessionKey;
-use crate::provider::push_json_string;
+use crate::provider::{Usage, push_json_string};
 use crate::tool::{Insight, Registry, Tool};
 
 mod auth;
@@ -307,6 +307,19 @@ pub fn push_retry(out: &mut String, error: &CallError) {
         out.push_str(",\"retry_after_ms\":");
         out.push_str(itoa::Buffer::new().format(after));
     }
+}
+
+/// Appends what an answer cost, as `{"prompt_tokens","completion_tokens","cost"?}`.
+pub fn push_usage(out: &mut String, usage: Usage) {
+    out.push_str("{\"prompt_tokens\":");
+    out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
+    out.push_str(",\"completion_tokens\":");
+    out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
+    if let Some(cost) = usage.cost {
+        out.push_str(",\"cost\":");
+        cost.push_json(out);
+    }
+    out.push('}');
 }
 
 /// Appends a span in milliseconds, with microseconds behind the point.

@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 
 use crate::deadline::Deadline;
 use crate::ids::RequestId;
+use crate::lifecycle::spend::Exhausted;
+pub use crate::lifecycle::spend::Usage;
 
 pub mod catalog;
 pub mod chat;
@@ -61,6 +63,20 @@ pub enum Fault {
         /// The bound.
         limit: usize,
     },
+    /// It was not asked at all.
+    #[error(transparent)]
+    NotAsked(#[from] NotAsked),
+}
+
+/// Why a provider was not asked: nothing was done, and it is nobody's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    /// Its caller has spent what it may in this day.
+    #[error(
+        "Your models' answers have cost your limit of {} for this day; the next one begins at 00:00 UTC",
+        .0.limit
+    )]
+    Spent(Exhausted),
 }
 
 fn shown(code: Option<&str>) -> String {
@@ -72,7 +88,7 @@ impl Fault {
     pub fn surely_not_done(&self) -> bool {
         match self {
             Self::Refused { status, .. } => *status < 500 || *status == 503,
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::NotAsked(_) => true,
             Self::Broken { .. } | Self::TooLarge { .. } => false,
         }
     }
@@ -81,7 +97,7 @@ impl Fault {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 429 | 500..),
-            Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::NotAsked(_) => true,
             Self::TooLarge { .. } => false,
         }
     }
@@ -90,18 +106,10 @@ impl Fault {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
+            Self::NotAsked(NotAsked::Spent(exhausted)) => Some(exhausted.retry_after),
             Self::Unreachable { .. } | Self::Broken { .. } | Self::TooLarge { .. } => None,
         }
     }
-}
-
-/// Tokens as the provider counted them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// What went in.
-    pub prompt_tokens: u64,
-    /// What came out.
-    pub completion_tokens: u64,
 }
 
 /// What a tool answered: serialised once, however many wait for it.

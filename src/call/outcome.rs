@@ -319,7 +319,7 @@ impl CallError {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Expired { .. } => Code::Unauthorized,
-            Self::RateLimited { .. } => Code::RateLimited,
+            Self::RateLimited { .. } | Self::Provider(Fault::NotAsked(_)) => Code::RateLimited,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
             Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) | Self::NoLeaf { .. } => {
                 Code::ValidationError
@@ -360,7 +360,7 @@ impl CallError {
                 Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
             },
             Self::Metadata { .. } => Refusal::Metadata,
-            Self::RateLimited { .. } => Refusal::RateLimited,
+            Self::RateLimited { .. } | Self::Provider(Fault::NotAsked(_)) => Refusal::RateLimited,
             Self::ShuttingDown | Self::CutOff => Refusal::ShuttingDown,
             _ => Refusal::Invalid,
         })

@@ -40,5 +40,6 @@ fn what_failed(fault: &Fault) -> &'static str {
         Fault::Unreachable { .. } => "its provider could not be reached",
         Fault::Broken { .. } => "its provider broke off",
         Fault::TooLarge { .. } => "its answer was too large",
+        Fault::NotAsked(_) => "was not asked",
     }
 }

@@ -305,6 +305,7 @@ impl Waiter {
         if is_longer(&outcome, self.keep_above) {
             self.watch.keep(self.request, self.principal, Terminal::Completed, &self.flight);
         }
+        self.watch.shared(Some(self.role), &outcome);
         let answer = Answer {
             request: self.request,
             execution: Some(self.flight.execution()),

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 
 use crate::call::flight::Flight;
 use crate::call::key::BuildKeyHasher;
+use crate::call::outcome::Outcome;
 use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
+use crate::lifecycle::spend::Ledger;
 use crate::lifecycle::{Lifecycle, Record, Role};
 use crate::phase::Terminal;
 use crate::sync::Mutex;
@@ -44,14 +46,29 @@ impl Kept {
 #[derive(Debug)]
 pub struct Watch {
     lifecycle: Arc<Lifecycle>,
+    ledger: Arc<Ledger>,
     active: Mutex<HashMap<RequestId, Active, BuildKeyHasher>>,
     kept: Mutex<VecDeque<Kept>>,
 }
 
 impl Watch {
     /// Nothing to see yet.
-    pub fn new(lifecycle: Arc<Lifecycle>) -> Self {
-        Self { lifecycle, active: Mutex::default(), kept: Mutex::default() }
+    pub fn new(lifecycle: Arc<Lifecycle>, ledger: Arc<Ledger>) -> Self {
+        Self { lifecycle, ledger, active: Mutex::default(), kept: Mutex::default() }
+    }
+
+    /// A caller that opened no Execution got this: what it cost was paid once.
+    pub(super) fn shared(&self, role: Option<Role>, outcome: &Outcome) {
+        if let (Some(Role::Follower | Role::Cache), Ok(reply)) = (role, outcome)
+            && let Some(usage) = reply.usage
+        {
+            self.ledger.saved(usage);
+        }
+    }
+
+    /// What models' answers cost, and what sharing saved.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Records and counts.

@@ -75,11 +75,15 @@ fn page(place: &str, found: &Value) -> String {
     let sections = [
         ("Timeouts: provider ≤ tool < daemon < shim < client", ladder(found)),
         ("Providers", providers(found)),
+        ("Spending", spending(found)),
         ("Clients", clients(found)),
         ("Limits", limits(found)),
     ];
     let mut out = vec![head];
-    for (heading, rows) in sections {
+    // Most daemons have no limit on spending.
+    for (heading, rows) in
+        sections.into_iter().filter(|(heading, rows)| *heading != "Spending" || !rows.is_empty())
+    {
         let rows = if rows.is_empty() { "none".to_owned() } else { table(&rows) };
         out.push(format!("\n{heading}\n{}", indented(&rows)));
     }
@@ -113,6 +117,14 @@ fn providers(found: &Value) -> Vec<(String, String)> {
         (text(provider, "name").to_owned(), about)
     };
     items(found, "providers").iter().map(row).collect()
+}
+
+fn spending(found: &Value) -> Vec<(String, String)> {
+    let row = |each: &Value| {
+        let [spent, limit] = ["spent_today", "limit"].map(|name| member(each, name));
+        (text(each, "principal").to_owned(), format!("{spent} of {limit} today (UTC)"))
+    };
+    items(found, "spending").iter().map(row).collect()
 }
 
 fn clients(found: &Value) -> Vec<(String, String)> {

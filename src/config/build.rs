@@ -24,6 +24,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         continuation: values.seconds("CONTINUATION_TIMEOUT_SECS"),
     };
     let presets = providers::presets(values, &classes);
+    let (aliases, prices) = (values.aliases(), values.prices());
     let idle_connections = values.count("PROVIDER_IDLE_CONNECTIONS").0;
     let offline_max = values.count("OFFLINE_MAX_INFLIGHT");
     let (limits, global_set) = limits(values);
@@ -66,6 +67,8 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         limits,
         ladder,
         providers,
+        aliases,
+        prices,
         idle_connections,
         offline,
         health_interval,

@@ -103,6 +103,15 @@ pub enum Wrong {
     /// Fits no tool.
     #[error("has an entry that is not 1 to 64 of the characters A-Z a-z 0-9 _ - . *")]
     NotPattern,
+    /// Not an amount of money.
+    #[error("is not an amount (digits, at most six decimals)")]
+    NotAmount,
+    /// More than can be counted.
+    #[error("is more than 18 million")]
+    TooDear,
+    /// Nothing could be spent.
+    #[error("must be more than 0")]
+    NoAmount,
     /// A member that must be there.
     #[error("is missing")]
     Missing,

@@ -6,7 +6,7 @@ use super::keys::{Kind, MANY};
 use super::parse::{self, Wrong};
 use super::problem::{Origin, Problem, Shown};
 use super::tables::Member;
-use super::{Secret, sources};
+use super::{Cost, Secret, money, sources};
 
 mod expiry;
 mod patterns;
@@ -76,6 +76,8 @@ pub struct PrincipalConfig {
     pub limits: Option<OwnLimits>,
     /// How often it may call; `None`: as often as it likes.
     pub rate: Option<RateLimit>,
+    /// What its models' answers may cost in a day; `None`: whatever they cost.
+    pub daily_spend: Option<Cost>,
     /// The highest class that its calls get.
     pub ceiling: Ceiling,
     /// The tools it may call; `None`: every tool.
@@ -83,7 +85,7 @@ pub struct PrincipalConfig {
 }
 
 /// All of them, in the order in which they are shown.
-pub(super) const MEMBERS: [Member; 9] = [
+pub(super) const MEMBERS: [Member; 10] = [
     Member {
         name: "token_hash",
         example: "\"blake3:…\"",
@@ -116,6 +118,11 @@ pub(super) const MEMBERS: [Member; 9] = [
     },
     Member { name: "rate_burst", example: "10", help: "How many of them may come at once. Unset, all." },
     Member {
+        name: "daily_spend",
+        example: "5.00",
+        help: "What its models' answers may cost in a day (UTC), in the currency of `[prices]`. Unset, no limit.",
+    },
+    Member {
         name: "priority_ceiling",
         example: "\"medium\"",
         help: "high, medium or low: what its calls ask for above this is lowered to it, silently. Unset, `high`.",
@@ -136,6 +143,7 @@ impl PrincipalConfig {
             expires: None,
             limits: None,
             rate: None,
+            daily_spend: None,
             ceiling: Ceiling::High,
             tools: None,
         }
@@ -271,6 +279,7 @@ impl Reader<'_> {
             expires: self.expires(name, members),
             limits: max_inflight.map(|max_inflight| OwnLimits { max_inflight, max_queued }),
             rate: RateLimit::of(rate_per_minute, rate_burst),
+            daily_spend: self.value(name, members, "daily_spend", Kind::Text, money::limit),
             ceiling: self.ceiling(name, members),
             tools: self.tools(name, members),
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::keys::{Default, GROUPS, Key};
-use super::{principals, providers};
+use super::{aliases, money, principals, providers};
 
 /// The columns of plain text.
 const WIDTH: usize = 100;
@@ -53,7 +53,13 @@ pub fn markdown() -> String {
             );
         }
     }
-    for (section, members) in [(PROVIDERS, &providers::MEMBERS[..]), (PRINCIPALS, &principals::MEMBERS[..])] {
+    let sections = [
+        (PROVIDERS, &providers::MEMBERS[..]),
+        (ALIASES, &aliases::MEMBERS[..]),
+        (PRICES, &money::MEMBERS[..]),
+        (PRINCIPALS, &principals::MEMBERS[..]),
+    ];
+    for (section, members) in sections {
         text.push_str(section);
         for member in members {
             add(&mut text, format_args!("| `{}` | `{}` | {} |\n", member.name, member.example, member.help));
@@ -147,6 +153,47 @@ model = \"my-model\"
 A name is 1 to 64 of the characters a-z 0-9 _ -, and none of the presets'. They are preferred after the presets, in the
 order of their names. A proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names is used as everywhere, but never for
 a loopback address.
+
+| member | such as | what it is for |
+|---|---|---|
+";
+
+const ALIASES: &str = "
+## Other names for models
+
+```toml
+[aliases]
+fast = { model = \"glm-4.6\", provider = \"glm\" }
+```
+
+A call with `model: \"fast\"` then asks that model. A caller that names another provider than the alias does means the name
+as it is. Every other name of a model goes to the provider untouched.
+
+| member | such as | what it is for |
+|---|---|---|
+";
+
+const PRICES: &str = "
+## Prices and spending
+
+```toml
+[prices]
+\"kimi-k2*\" = { input = 0.60, output = 2.50 }
+\"gpt-5-mini*\" = { input = 0.25, output = 2.00 }
+\"ollama/*\" = { input = 0, output = 0 }
+```
+
+Of the patterns that fit a model's name, alone or as `provider/model`, the longest is its price; `*` stands for any
+characters, and prices are in whatever currency you like, to six decimals. Each answer of a model then says what it cost
+beside its tokens, and the statistics what all of them cost and what deduplication saved: for each caller that joined or
+came a moment later, what the one execution cost. Prices of cached tokens and of batches are not known: tokens that a
+provider read from its own cache count as any other. The tokens of a model without a price are counted; its cost is not, and
+`unpriced_calls` says how often.
+
+A principal with `daily_spend` is refused (`RATE_LIMITED`, with when to come back) before a call is made to a model once
+what it was charged since 00:00 UTC has reached the limit. A call is checked before it is made and counted when its tokens
+are known, so calls that are at work together may pass the limit by what they cost. Whoever joins a call, or is answered
+from the cache, is charged nothing. What was spent is not kept over a restart of the daemon.
 
 | member | such as | what it is for |
 |---|---|---|

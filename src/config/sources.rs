@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, Kind};
 use super::parse::Wrong;
 use super::problem::{Origin, Problem, Shown, nearest};
-use super::{principals, providers};
+use super::{aliases, money, principals, providers};
 
 /// The sections of the TOML file that are no keys: each is read in a file of its own.
-const SECTIONS: [&str; 2] = [principals::TABLE, providers::TABLE];
+const SECTIONS: [&str; 4] = [principals::TABLE, providers::TABLE, aliases::TABLE, money::TABLE];
 
 /// Whether a name of the TOML file is a section's.
 pub(super) fn is_section(name: &str) -> bool {
@@ -169,7 +169,11 @@ pub(super) fn text(value: &toml::Value, kind: Kind) -> Result<String, &'static s
     match value {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Float(number) => Ok(format!("{number:?}")),
+        // Never with an exponent, and never without a point: a whole number is something else.
+        toml::Value::Float(number) => {
+            let text = number.to_string();
+            Ok(if text.contains('.') { text } else { text + ".0" })
+        }
         toml::Value::Array(entries) if kind == Kind::List => {
             let entries: Option<Vec<_>> = entries.iter().map(toml::Value::as_str).collect();
             entries.map(|entries| entries.join(",")).ok_or("an array of something else than strings")

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::aliases::{self, Alias};
 use super::keys::{self, Default, Key, Kind};
 use super::ladder::{Ladder, Rung, Set};
+use super::money::{self, Prices};
 use super::parse::{self, Wrong};
 use super::principals::{self, PrincipalConfig};
 use super::problem::{Origin, Problem, Shown};
@@ -134,6 +136,16 @@ impl Values {
     /// One's own providers.
     pub(super) fn own_providers(&mut self, classes: &Classes, ladder: &Ladder) -> Vec<ProviderConfig> {
         providers::own(self.sections.get(providers::TABLE), classes, ladder, &mut self.problems)
+    }
+
+    /// Other names for models.
+    pub(super) fn aliases(&mut self) -> Vec<Alias> {
+        aliases::read(self.sections.get(aliases::TABLE), &mut self.problems)
+    }
+
+    /// What models cost.
+    pub(super) fn prices(&mut self) -> Prices {
+        money::read(self.sections.get(money::TABLE), &mut self.problems)
     }
 
     /// The value, and whether somebody set it.

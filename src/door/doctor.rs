@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::config;
 use crate::door::Hub;
 use crate::health;
+use crate::lifecycle::spend::Allowance;
 use crate::tool::Insight;
 
 /// Above this share of the connections, in percent, newcomers may soon be refused.
@@ -32,6 +33,7 @@ impl Hub {
                 ("ladder", self.hops()),
                 ("providers", self.providers()),
                 ("problems", problems.into()),
+                ("spending", self.spending()),
                 ("clients", clients.into()),
                 ("limits", limits),
             ];
@@ -75,6 +77,13 @@ impl Hub {
             .filter(|(name, _)| catalog.find(name).is_none())
             .map(|(name, set)| json!({"name": name, "key": "missing", "offered_with": set}));
         offered.chain(missing).collect::<Vec<_>>().into()
+    }
+
+    /// Principals with a limit on what their models' answers cost in a day.
+    fn spending(&self) -> Value {
+        let allowances = self.calls.watch().ledger().allowances();
+        let of = |each: Allowance| json!({"principal": &*each.principal, "limit": each.limit.json(), "spent_today": each.spent.json()});
+        allowances.into_iter().map(of).collect::<Vec<_>>().into()
     }
 
     fn problems(&self, clients: &[Value], open: usize) -> Vec<Value> {

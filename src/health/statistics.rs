@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::lifecycle::spend::{Spent, Tally};
 use crate::lifecycle::{Durations, ExecutionTotals, Totals};
 use crate::phase::{ExecutionEnd, Refusal};
 
@@ -60,6 +61,33 @@ pub(super) fn sessions(totals: &Totals, executions: &ExecutionTotals) -> Value {
 /// Calls that were refused because their caller calls too often, by principal.
 pub(super) fn rate_limited(refused: &[(Arc<str>, u64)]) -> Value {
     Value::Object(refused.iter().map(|(name, count)| (name.to_string(), (*count).into())).collect())
+}
+
+/// What models' answers cost, and what sharing saved.
+pub(super) fn usage(spent: &Spent) -> Value {
+    let mut usage = tally(&spent.total);
+    let models = spent.models.iter().map(|((provider, model), each)| {
+        let mut about = Map::from_iter([
+            ("provider".to_owned(), (&**provider).into()),
+            ("model".to_owned(), (&**model).into()),
+        ]);
+        about.extend(tally(each));
+        Value::Object(about)
+    });
+    usage.insert("by_model".into(), models.collect());
+    usage.insert("saved".into(), tally(&spent.saved).into());
+    usage.into()
+}
+
+fn tally(tally: &Tally) -> Map<String, Value> {
+    let figures = [
+        ("calls", tally.calls.into()),
+        ("unpriced_calls", tally.unpriced.into()),
+        ("prompt_tokens", tally.prompt_tokens.into()),
+        ("completion_tokens", tally.completion_tokens.into()),
+        ("cost", tally.cost.json()),
+    ];
+    figures.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect()
 }
 
 /// Milliseconds with all that the clock tells behind the point.

@@ -8,7 +8,9 @@ use crate::call::{Answer, Bounds, CallError, Code, Options};
 use crate::clients::{Met, Patience};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::proto::progress::{Numbers, Progress, push_number};
-use crate::proto::{CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry};
+use crate::proto::{
+    CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry, push_usage,
+};
 use crate::provider::push_json_string;
 
 mod params;
@@ -375,11 +377,8 @@ fn push_meta(out: &mut String, stateless: bool, answer: &Answer, error: Option<&
     out.push_str("\",\"inflightd/duration_ms\":");
     push_ms(out, answer.spent.total);
     if let Some(usage) = answer.outcome.as_ref().ok().and_then(|reply| reply.usage) {
-        out.push_str(",\"inflightd/usage\":{\"prompt_tokens\":");
-        out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
-        out.push_str(",\"completion_tokens\":");
-        out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
-        out.push('}');
+        out.push_str(",\"inflightd/usage\":");
+        push_usage(out, usage);
     }
     if let Some(CallError::AnsweredEarly { .. }) = error {
         out.push_str(",\"inflightd/still_running\":true");

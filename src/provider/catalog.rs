@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, ProviderConfig};
+use crate::config::{Alias, Config, Prices, ProviderConfig};
+use crate::lifecycle::spend::Ledger;
 use crate::provider::chat::ChatProvider;
 use crate::provider::llm::{Llm, SetupError};
 use crate::provider::offline::{self, Offline};
@@ -32,15 +33,43 @@ pub struct ProviderEntry {
     pub chat: Arc<dyn ChatProvider>,
 }
 
+/// What outlasts a catalogue: what was spent, and what that is counted by.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// What was spent.
+    pub ledger: Arc<Ledger>,
+    /// What models cost.
+    pub prices: Prices,
+}
+
 /// All providers, the preferred one first, `offline` last.
 pub struct Catalog {
     entries: Vec<ProviderEntry>,
+    aliases: Vec<Alias>,
+    books: Arc<Books>,
     offline: Offline,
 }
 
 impl Catalog {
-    /// Sets the configured providers up; nothing is connected yet.
+    /// Sets the configured providers up; nothing is connected yet, and nothing was spent.
+    ///
+    /// # Errors
+    /// A key that cannot be sent, or no TLS on this machine.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
+        Self::with_ledger(config, Arc::new(Ledger::new(&config.principals)))
+    }
+
+    /// A catalogue that takes the place of this one, with the books that it kept.
+    ///
+    /// # Errors
+    /// See [`Catalog::new`].
+    pub fn anew(&self, config: &Config) -> Result<Self, SetupError> {
+        let anew = Self::with_ledger(config, Arc::clone(&self.books.ledger))?;
+        anew.books.ledger.set_limits(&config.principals);
+        Ok(anew)
+    }
+
+    fn with_ledger(config: &Config, ledger: Arc<Ledger>) -> Result<Self, SetupError> {
         let rules = PoolRules { idle: config.idle_connections, connect: config.ladder.connect };
         let mut entries =
             config.providers.iter().map(|each| entry(each, rules)).collect::<Result<Vec<_>, _>>()?;
@@ -56,7 +85,8 @@ impl Catalog {
             connections: None,
             chat: Arc::new(offline.clone()),
         });
-        Ok(Self { entries, offline })
+        let books = Arc::new(Books { ledger, prices: config.prices.clone() });
+        Ok(Self { entries, aliases: config.aliases.clone(), books, offline })
     }
 
     /// The configured providers, behind one that a test brings along.
@@ -75,6 +105,23 @@ impl Catalog {
     /// The place of a provider in [`Catalog::entries`], by name.
     pub fn find(&self, name: &str) -> Option<(usize, &ProviderEntry)> {
         self.entries.iter().enumerate().find(|(_, entry)| &*entry.name == name)
+    }
+
+    /// What a model's name stands for at this provider, or wherever, where none is named.
+    pub fn alias(&self, model: &str, provider: Option<&str>) -> Option<&Alias> {
+        let alias = self.aliases.iter().find(|alias| *alias.name == *model)?;
+        let fits = provider.is_none_or(|asked| alias.provider.as_deref().is_none_or(|own| own == asked));
+        fits.then_some(alias)
+    }
+
+    /// All other names for models.
+    pub fn aliases(&self) -> &[Alias] {
+        &self.aliases
+    }
+
+    /// What was spent, and on what terms.
+    pub fn books(&self) -> &Arc<Books> {
+        &self.books
     }
 
     /// The one that answers when the caller names none.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use crate::provider::{Context, Fault, Reply};
+use crate::provider::{Context, Fault, Reply, Usage};
 
 /// Who says a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,24 @@ pub struct ChatRequest {
     pub messages: Vec<Arc<Message>>,
     /// What else was set.
     pub parameters: Parameters,
+    /// Where the provider tells what it counts.
+    pub meter: Meter,
+}
+
+/// What a provider has counted so far, for whoever pays: known also of an answer that never came to its end.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<Mutex<Option<Usage>>>);
+
+impl Meter {
+    /// The provider has counted this so far.
+    pub fn counted(&self, usage: Usage) {
+        *self.0.lock() = Some(usage);
+    }
+
+    /// What it counted last.
+    pub fn read(&self) -> Option<Usage> {
+        *self.0.lock()
+    }
 }
 
 /// A model provider.

@@ -116,7 +116,7 @@ impl Shared {
         if !head.status.is_success() {
             return Err(self.refusal(&head, body, context).await);
         }
-        let mut answer = Answer::new(context);
+        let mut answer = Answer::new(request.meter.clone(), context);
         if is_event_stream(&head.headers) {
             self.read_stream(body, &mut answer, context).await?;
         } else {

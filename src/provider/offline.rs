@@ -91,7 +91,8 @@ impl ChatProvider for Offline {
                 context.tell.text(piece);
             }
             played.await?;
-            let usage = Usage { prompt_tokens: words(&request), completion_tokens: count_words(&text) };
+            let usage = Usage::tokens(words(&request), count_words(&text));
+            request.meter.counted(usage);
             Ok(Reply::text(&text).answered_by(request.model, Some(usage)))
         }
         .boxed()
@@ -139,13 +140,14 @@ fn answer(request: &ChatRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::chat::Parameters;
+    use crate::provider::chat::{Meter, Parameters};
 
     fn request(text: &str) -> ChatRequest {
         ChatRequest {
             model: Arc::from(MODEL),
             messages: vec![Arc::new(Message::text(ChatRole::User, text))],
             parameters: Parameters::default(),
+            meter: Meter::default(),
         }
     }
 

@@ -193,5 +193,14 @@ fn models(catalog: &Catalog) -> Value {
         })
         .collect();
     let default = catalog.preferred().map(|(_, entry)| entry.name.to_string());
-    json!({"default_provider": default, "providers": providers})
+    let aliases: Vec<_> = catalog
+        .aliases()
+        .iter()
+        .map(|alias| json!({"alias": &*alias.name, "model": &*alias.model, "provider": alias.provider.as_deref()}))
+        .collect();
+    let mut models = json!({"default_provider": default, "providers": providers});
+    if let Some(members) = models.as_object_mut().filter(|_| !aliases.is_empty()) {
+        members.insert("aliases".into(), aliases.into());
+    }
+    models
 }

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Image, Message, Parameters};
-use crate::provider::{Context, Fault, Job, Reply};
+use crate::config::Price;
+use crate::ids::PrincipalId;
+use crate::provider::catalog::Books;
+use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Image, Message, Meter, Parameters};
+use crate::provider::{Context, Fault, Job, NotAsked, Reply, Usage};
 use crate::tool::{Dedup, Effect, Misfit, Worth};
 
 /// The tools that come with the daemon.
@@ -201,17 +205,71 @@ fn push_file(question: &mut String, file: &Value) {
     }
 }
 
+/// Who pays for a question.
+#[derive(Clone)]
+pub struct Bill {
+    /// Where it is written down.
+    pub books: Arc<Books>,
+    /// Who asks.
+    pub principal: PrincipalId,
+    /// Who is asked.
+    pub provider: Arc<str>,
+    /// Which model.
+    pub model: Arc<str>,
+}
+
 /// A question that is ready to be asked.
 pub struct Ask {
     /// Whom.
     pub provider: Arc<dyn ChatProvider>,
     /// What.
     pub request: ChatRequest,
+    /// At whose cost.
+    pub bill: Bill,
 }
 
 impl Job for Ask {
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        self.provider.chat(self.request, context)
+        let Self { provider, mut request, bill } = *self;
+        if let Err(exhausted) = bill.books.ledger.may_spend(bill.principal) {
+            return std::future::ready(Err(Fault::NotAsked(NotAsked::Spent(exhausted)))).boxed();
+        }
+        // Each attempt is counted by itself.
+        request.meter = Meter::default();
+        let price = bill.books.prices.find(&bill.provider, &bill.model);
+        let mut charge = Charge { bill, price, meter: request.meter.clone() };
+        async move {
+            let mut reply = provider.chat(request, context).await?;
+            if let (None, Some(model)) = (charge.price, &reply.model) {
+                charge.price = charge.bill.books.prices.find(&charge.bill.provider, model);
+            }
+            reply.usage = reply.usage.map(|usage| charge.priced(usage));
+            Ok(reply)
+        }
+        .boxed()
+    }
+}
+
+/// Writes down what was counted, however the call ends.
+struct Charge {
+    bill: Bill,
+    price: Option<Price>,
+    meter: Meter,
+}
+
+impl Charge {
+    fn priced(&self, usage: Usage) -> Usage {
+        let cost = self.price.map(|price| price.of(usage.prompt_tokens, usage.completion_tokens));
+        Usage { cost, ..usage }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(usage) = self.meter.read() {
+            let answerer = (Arc::clone(&self.bill.provider), Arc::clone(&self.bill.model));
+            self.bill.books.ledger.counted(self.bill.principal, answerer, self.priced(usage));
+        }
     }
 }
 

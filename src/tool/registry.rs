@@ -9,17 +9,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::Ladder;
 use crate::ids::ToolId;
-use crate::provider::catalog::{Catalog, ProviderEntry};
-use crate::provider::chat::{ChatRequest, ChatRole, Message};
+use crate::provider::catalog::Catalog;
 use crate::provider::offline::Offline;
 use crate::provider::{Context, Fault, Job, Reply};
-use crate::tool::consensus::{self, AskAll, Asked};
+use crate::tool::consensus::{self, AskAll};
 use crate::tool::place::{Composite, Lane, LaneId, Place};
-use crate::tool::prompt::{self, Ask, Declaration, TimeoutClass};
+use crate::tool::prompt::{Declaration, TimeoutClass};
 use crate::tool::{
-    Asked as Asking, Builtin, CustomWork, Dedup, Effect, Misfit, PlainWork, PromptTool, Tool, Unprepared,
-    Work, Worth,
+    Asked as Asking, Builtin, CustomWork, Dedup, Effect, PlainWork, PromptTool, Tool, Unprepared, Work, Worth,
 };
+
+mod asking;
 
 /// Why a registry cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -238,11 +238,10 @@ impl Registry {
             let definition = mixed([tool.definition, prepared.definition]);
             return Ok(Some(Prepared { definition, ..prepared }));
         }
-        let Asking { arguments, text, .. } = asked;
         match &tool.work {
             Work::Builtin(_) => Ok(None),
             Work::Echo => {
-                let job = Box::new(Echo { offline: offline.clone(), text: take_text(arguments) });
+                let job = Box::new(Echo { offline: offline.clone(), text: take_text(asked.arguments) });
                 Ok(Some(Prepared {
                     place: Place::Lane(LaneId(offline_place)),
                     definition: tool.definition,
@@ -250,81 +249,17 @@ impl Registry {
                     job,
                 }))
             }
-            Work::Prompt(prompt) => {
-                let (provider, entry) = self.choose(&arguments)?;
-                let asked = arguments.get("model").and_then(Value::as_str);
-                let model = asked.map_or_else(|| Arc::clone(&entry.model), Arc::from);
-                let definition = definition_at(tool, entry, &model);
-                let mut messages = Vec::with_capacity(2);
-                let system = arguments.get("system").and_then(Value::as_str).unwrap_or(prompt.system());
-                if !system.is_empty() {
-                    messages.push(Arc::new(Message::text(ChatRole::System, system)));
-                }
-                messages.push(Arc::new(prompt.question(&arguments)));
-                let parameters = prompt::parameters(&arguments, text)?;
-                let request = ChatRequest { model: Arc::clone(&model), messages, parameters };
-                let job = Box::new(Ask { provider: Arc::clone(&entry.chat), request });
-                let place = Place::Lane(LaneId(provider));
-                Ok(Some(Prepared { place, definition, model: Some(model), job }))
-            }
+            Work::Prompt(prompt) => Ok(Some(self.ask(tool, prompt, asked)?)),
             Work::Consensus => {
                 let mut definition = tool.definition;
-                let asked = self.asked(&arguments, &mut definition)?;
-                let job = Box::new(AskAll::new(&arguments, asked));
+                let all = self.all_asked(&asked.arguments, &mut definition)?;
+                let job = Box::new(AskAll::new(&asked.arguments, all));
                 let place = Place::Composite(Composite::Consensus);
                 Ok(Some(Prepared { place, definition, model: None, job }))
             }
             Work::Custom(_) => unreachable!("it was made ready above"),
         }
     }
-
-    /// Whom `consensus` asks. Each counts in its definition, as it does in that of the call to it.
-    fn asked(&self, arguments: &Value, definition: &mut u64) -> Result<Vec<Asked>, Misfit> {
-        let models = arguments.get("models").and_then(Value::as_array).cloned();
-        let named = models.unwrap_or_else(|| {
-            let entries = self.catalog.entries();
-            // The last one is `offline`: it stands in where nobody is configured.
-            let configured = entries.len().saturating_sub(1).clamp(1, consensus::MOST);
-            entries.iter().take(configured).map(|entry| json!({"provider": &*entry.name})).collect()
-        });
-        let mut asked = Vec::with_capacity(named.len());
-        for (place, named) in named.into_iter().enumerate() {
-            let (_, entry) = self.choose(&named).map_err(|misfit| Misfit {
-                path: format!("models/{place}/{}", misfit.path),
-                message: misfit.message,
-            })?;
-            let model = named.get("model").and_then(Value::as_str);
-            let model = model.map_or_else(|| Arc::clone(&entry.model), Arc::from);
-            if let Some(tool) = self.find(consensus::ASKS) {
-                *definition = definition.rotate_left(7) ^ definition_at(tool, entry, &model);
-            }
-            asked.push(Asked { provider: Arc::clone(&entry.name), model, named });
-        }
-        Ok(asked)
-    }
-
-    fn choose(&self, arguments: &Value) -> Result<(usize, &ProviderEntry), Misfit> {
-        let asked = arguments.get("provider").and_then(Value::as_str);
-        let found = match asked {
-            Some(name) => self.catalog.find(name),
-            None => self.catalog.preferred(),
-        };
-        found.ok_or_else(|| {
-            let names: Vec<_> = self.catalog.entries().iter().map(|entry| &*entry.name).collect();
-            let message = format!("no such provider is configured here; there are: {}", names.join(", "));
-            Misfit { path: "provider".into(), message }
-        })
-    }
-}
-
-/// The definition's hash with whoever answers: 8 bytes each, so no text can stand for another.
-fn definition_at(tool: &Tool, entry: &ProviderEntry, model: &str) -> u64 {
-    mixed([
-        tool.definition,
-        xxh3_64(entry.name.as_bytes()),
-        xxh3_64(entry.place.as_bytes()),
-        xxh3_64(model.as_bytes()),
-    ])
 }
 
 /// One hash of several.

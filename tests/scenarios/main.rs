@@ -30,6 +30,7 @@ mod memory;
 mod privacy;
 mod prompts;
 mod shutdown;
+mod spending;
 mod startup;
 mod support;
 mod wires;

@@ -3,7 +3,7 @@
 use crate::call::{Answer, CallError};
 use crate::lifecycle::Role;
 use crate::proto::op::push_secs;
-use crate::proto::{push_error, push_ms};
+use crate::proto::{push_error, push_ms, push_usage};
 use crate::provider::{content, push_json_string};
 
 /// Appends `"outputs":…,"metadata":…`, or `"error":…,"metadata":…`.
@@ -58,11 +58,8 @@ pub(super) fn push_metadata(out: &mut String, answer: &Answer) {
             push_json_string(out, model);
         }
         if let Some(usage) = reply.usage {
-            out.push_str(",\"usage\":{\"prompt_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.prompt_tokens));
-            out.push_str(",\"completion_tokens\":");
-            out.push_str(itoa::Buffer::new().format(usage.completion_tokens));
-            out.push('}');
+            out.push_str(",\"usage\":");
+            push_usage(out, usage);
         }
     }
     push_session(out, answer);

@@ -1,5 +1,6 @@
 //! An answer as it comes in, whichever wire it comes over.
 
+use crate::provider::chat::Meter;
 use crate::provider::{Context, Usage};
 
 /// Why what came is no answer.
@@ -38,12 +39,14 @@ pub(super) struct Answer<'a> {
     /// Nothing follows any more.
     pub(super) is_over: bool,
     usage: Option<Usage>,
+    meter: Meter,
     context: &'a Context,
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn new(context: &'a Context) -> Self {
-        Self { text: String::new(), model: None, is_finished: false, is_over: false, usage: None, context }
+    pub(super) fn new(meter: Meter, context: &'a Context) -> Self {
+        let (text, model, usage) = (String::new(), None, None);
+        Self { text, model, is_finished: false, is_over: false, usage, meter, context }
     }
 
     /// The next piece of text: everybody who waits hears it.
@@ -66,9 +69,10 @@ impl<'a> Answer<'a> {
         if prompt_tokens.is_none() && completion_tokens.is_none() {
             return;
         }
-        let usage = self.usage.get_or_insert(Usage { prompt_tokens: 0, completion_tokens: 0 });
+        let usage = self.usage.get_or_insert(Usage::tokens(0, 0));
         usage.prompt_tokens = prompt_tokens.unwrap_or(usage.prompt_tokens);
         usage.completion_tokens = completion_tokens.unwrap_or(usage.completion_tokens);
+        self.meter.counted(*usage);
     }
 
     /// What was counted.

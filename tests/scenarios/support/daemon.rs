@@ -55,7 +55,24 @@ impl Daemon {
             flags.push(("KIMI_API_URL".to_owned(), provider.url()));
         }
         flags.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let loaded = config::resolve(Sources { flags: flags.into_iter().collect(), ..Sources::default() });
+        Self::run(flags, toml::Table::new(), add).await
+    }
+
+    /// A daemon with these keys, and this TOML file.
+    pub async fn with_toml(keys: &[(String, String)], toml: &str) -> Self {
+        let own = [("INFLIGHTD_LISTEN", "127.0.0.1:0"), ("LOG_LEVEL", "error")];
+        let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let flags = own.into_iter().chain(keys.iter().cloned()).collect();
+        Self::run(flags, toml.parse().unwrap(), |_, _| Ok(())).await
+    }
+
+    async fn run(
+        flags: Vec<(String, String)>,
+        toml: toml::Table,
+        add: impl FnOnce(&mut Registry, &Ladder) -> Result<(), RegistryError>,
+    ) -> Self {
+        let flags = flags.into_iter().collect();
+        let loaded = config::resolve(Sources { flags, toml, ..Sources::default() });
         let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
         let app = App::bind_with(&config, add).await.unwrap();
         let (address, hub) = (app.address(), Arc::clone(app.hub()));
