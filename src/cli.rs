@@ -8,13 +8,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::endpoint::DEFAULT_URL;
 use crate::client::{Client, ClientError, ConnectError, Endpoint, explain};
-use crate::config::Secret;
+use crate::config::{Secret, secret_files};
 
 pub mod call;
 pub mod doctor;
 pub mod flow;
 pub mod guard;
 pub mod healthcheck;
+pub mod manual;
 mod result;
 pub mod serve;
 pub mod shim;
@@ -75,6 +76,10 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Ask whether the daemon is well: exit code 0 or 1
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print a shell's completions
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, of the whole or of a command
+    Man(manual::ManArgs),
     /// Guard one module's processes: what the daemon starts, and nobody else
     #[command(hide = true)]
     Guard,
@@ -116,6 +121,9 @@ pub struct ConnectArgs {
     /// The daemon's token; other users of this machine can see flags, so prefer the environment
     #[arg(long, env = "INFLIGHTD_TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Option<Secret>,
+    /// A file with the daemon's token, where no token is given
+    #[arg(long, env = "INFLIGHTD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 // clap wants a function that can fail.
@@ -136,6 +144,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Guard => guard::run(),
     }
 }
@@ -143,10 +153,26 @@ pub fn run(cli: Cli) -> ExitCode {
 impl ConnectArgs {
     /// The daemon these name; a problem is on stderr already.
     fn endpoint(&self) -> Result<Endpoint, ExitCode> {
-        Endpoint::parse(&self.url, self.token.clone()).map_err(|error| {
-            complain(&format!("could not {}", explain(&error)));
+        let wrong = |text: String| {
+            complain(&text);
             ExitCode::from(EXIT_USAGE)
-        })
+        };
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => match secret_files::read(path) {
+                Ok(token) => Some(Secret::new(token)),
+                Err(error) => {
+                    let why = format!(
+                        "could not take the token from {}: could not {}",
+                        path.display(),
+                        explain(&error)
+                    );
+                    return Err(wrong(why));
+                }
+            },
+            (None, None) => None,
+        };
+        Endpoint::parse(&self.url, token).map_err(|error| wrong(format!("could not {}", explain(&error))))
     }
 
     /// A connection to it; a problem is on stderr already.

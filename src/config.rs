@@ -19,6 +19,7 @@ pub mod principals;
 mod problem;
 pub mod providers;
 mod render;
+pub mod secret_files;
 mod sources;
 mod tables;
 mod values;
@@ -214,6 +215,8 @@ fn load_from(
         working_folder: working_folder.to_owned(),
     };
     let asked = Values::new(sources.clone()).raw("INFLIGHTD_CONFIG");
+    secret_files::open(&mut sources.process, Origin::Process, working_folder, &mut problems);
+    secret_files::open(&mut sources.dotenv, Origin::Dotenv, working_folder, &mut problems);
     sources.toml = sources::toml(asked.as_deref(), working_folder, &mut problems);
     match resolve(sources) {
         Ok(loaded) if problems.is_empty() => Ok(loaded),

@@ -69,6 +69,7 @@ async fn serve(config: &Config, idle_exit: Option<Duration>) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "inflightd listens on {}", app.address());
+    tell_manager(Told::Ready);
     if config.log_format == LogFormat::Text {
         welcome(config, app.address());
     }
@@ -156,12 +157,37 @@ fn signals() -> std::io::Result<mpsc::Receiver<()>> {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
+            tell_manager(Told::Stopping);
             // A third signal says nothing new.
             let _ = tell.try_send(());
         }
     });
     Ok(stop)
 }
+
+/// What a service manager waits for.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// Clients are served from here on.
+    Ready,
+    /// It was asked to stop.
+    Stopping,
+}
+
+/// Tells systemd, if it started the daemon with `Type=notify`.
+#[cfg(target_os = "linux")]
+fn tell_manager(what: Told) {
+    let state = match what {
+        Told::Ready => sd_notify::NotifyState::Ready,
+        Told::Stopping => sd_notify::NotifyState::Stopping,
+    };
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tell_manager(_: Told) {}
 
 /// One message for each Ctrl-C.
 #[cfg(not(unix))]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::keys;
 use super::parse::Wrong;
 use super::problem::{Origin, Problem, Shown};
+use super::secret_files;
 
 /// The value of a variable of this process; empty counts as unset, and so does what is not UTF-8.
 ///
@@ -21,7 +22,8 @@ pub(super) fn process() -> (BTreeMap<String, String>, Vec<Problem>) {
     let mut problems = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
-        if keys::find(&name).is_none() && !name.starts_with(keys::PREFIX) {
+        let is_ours = keys::find(&name).is_some() || secret_files::is_one(&name);
+        if !is_ours && !name.starts_with(keys::PREFIX) {
             continue;
         }
         if let Ok(value) = value.into_string() {
@@ -52,6 +54,7 @@ mod tests {
     #[test]
     fn other_peoples_variables_stay_unread() {
         let (found, _) = process();
-        assert!(found.keys().all(|name| keys::find(name).is_some() || name.starts_with(keys::PREFIX)));
+        let is_ours = |name: &str| keys::find(name).is_some() || secret_files::is_one(name);
+        assert!(found.keys().all(|name| is_ours(name) || name.starts_with(keys::PREFIX)));
     }
 }

@@ -64,6 +64,9 @@ pub enum Wrong {
         /// How long it is.
         chars: usize,
     },
+    /// One value in two places.
+    #[error("names a file with a secret that is set already")]
+    TwoSecrets,
     /// Everybody could call.
     #[error("is reachable from other machines, and neither INFLIGHTD_TOKEN nor a principal's token is set")]
     OpenToAll,

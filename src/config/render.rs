@@ -13,7 +13,8 @@ pub fn env_example() -> String {
     let mut text = String::from(
         "# Everything inflightd can be told. Copy this file to .env in the folder where `inflightd serve` starts,\n\
          # take the # away before what you want to change, and start again. The environment beats this file.\n\
-         # Only `serve` reads it. It may hold secrets: keep it out of version control.\n\
+         # Only `serve` reads it. It may hold secrets: keep it out of version control, or name files that hold them:\n\
+         # KIMI_API_KEY_FILE=/run/secrets/kimi, and likewise for every secret.\n\
          #\n\
          # This file is written from the table of keys; docs/configuration.md says more.\n",
     );
@@ -132,6 +133,8 @@ Flags beat the environment, the environment beats `.env`, `.env` beats `inflight
   case: `kimi_timeout_secs = 60`, `allowed_origins = [\"https://app.example.com\"]`; its only sections are those
   below. A key that does not exist is an error; a variable that begins with `INFLIGHTD_` and is no key only warns.
 - Files are named from that folder.
+- A secret may stand in a file of its own: for each key of the unit `secret`, `NAME_FILE` in the environment or in `.env`
+  names the file (`INFLIGHTD_TOKEN_FILE=/run/secrets/inflightd_token`). White space around it does not count.
 - `inflightd shim` and the client commands read neither file: they run inside other people's projects. They take
   `INFLIGHTD_URL` and `INFLIGHTD_TOKEN` from their environment.
 - Seconds may have up to three decimals (`0.5`) and are at most 7 days. No limit may be zero.

@@ -208,7 +208,9 @@ pub(super) fn unknown(name: &str, origin: Origin, names: &[String]) -> Problem {
 
 /// What to say of names under our prefix that are no keys. Orchestrators put some there: no error.
 pub(super) fn strangers(names: &BTreeMap<String, String>, origin: Origin) -> impl Iterator<Item = String> {
-    let known = |name: &str| keys::find(name).is_some() || name == keys::CLIENT_URL;
+    let known = |name: &str| {
+        keys::find(name).is_some() || name == keys::CLIENT_URL || super::secret_files::is_one(name)
+    };
     let ours = || {
         keys::all()
             .map(|key| key.name)

@@ -18,6 +18,7 @@
 
 mod consensus;
 mod dedup;
+mod deployed;
 mod doctor;
 mod doors;
 mod execute;

@@ -25,6 +25,11 @@ impl Folder {
         Self(path)
     }
 
+    /// Where a file of it is.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).unwrap();
     }
