@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpgrp, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Signal, getpid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
 };
 
 /// How often is looked for new ones before those that are stopped are killed all the same: the next round goes on.
@@ -77,9 +77,9 @@ impl Meant {
     /// # Errors
     /// There is no `/proc` to look into.
     pub(in crate::provider::command) fn kill(self) -> io::Result<()> {
-        let own = getpgrp().as_raw_nonzero().get();
+        let own = own_group();
         let groups: HashSet<i32> = self.living()?.into_iter().map(|stat| stat.group).collect();
-        for group in groups.into_iter().filter(|group| *group != own).filter_map(Pid::from_raw) {
+        for group in groups.into_iter().filter(|group| Some(*group) != own).filter_map(Pid::from_raw) {
             // It may have ended meanwhile.
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -135,6 +135,12 @@ fn descendants(all: &[Stat], root: i32) -> Vec<Stat> {
     found
 }
 
+/// This process's group. Not by `getpgrp`: where the group's leader is outside of the PID namespace the kernel answers
+/// zero, which is no number of a process.
+fn own_group() -> Option<i32> {
+    stat(getpid().as_raw_nonzero().get()).map(|stat| stat.group)
+}
+
 fn stat(pid: i32) -> Option<Stat> {
     // Its name may hold anything, not only UTF-8.
     let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -169,6 +175,9 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -196,11 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_found_in_its_session() {
-        let session = rustix::process::getsid(None).unwrap();
-        let own = rustix::process::getpid();
+    fn what_is_in_a_session_is_found_but_for_its_leader() {
+        // Where the tests run, their own session may be led from outside of the PID namespace: this one is led within.
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", "sleep 600 & echo $!; wait"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(leader.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let session = Pid::from_raw(i32::try_from(leader.id()).unwrap()).unwrap();
         let found = Meant::SessionOf(session).find().unwrap();
-        let is_there = found.iter().any(|process| process.pid == own.as_raw_nonzero().get());
-        assert!(is_there || session == own);
+        assert_eq!(
+            found.iter().map(|process| process.pid).collect::<Vec<_>>(),
+            [line.trim().parse::<i32>().unwrap()]
+        );
+        Meant::SessionOf(session).kill().unwrap();
+        leader.wait().unwrap();
     }
 }
