@@ -107,6 +107,37 @@ pub struct Limits {
     pub write_queue_bytes: usize,
 }
 
+/// When a provider's breaker opens, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerRules {
+    /// Calls older than this do not count.
+    pub window: Duration,
+    /// Fewer calls than this are too few to judge.
+    pub min_calls: u32,
+    /// Of a hundred calls, so many failures are too many.
+    pub failure_percent: u32,
+    /// How long nothing passes before a probe may.
+    pub open_for: Duration,
+}
+
+/// How often a call is attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryRules {
+    /// Attempts in all.
+    pub attempts: u32,
+    /// Between the first and the second at most; between later ones twice as long each time.
+    pub backoff: Duration,
+}
+
+/// What is done about providers that fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resilience {
+    /// Keeps calls away.
+    pub breaker: BreakerRules,
+    /// Makes them again.
+    pub retry: RetryRules,
+}
+
 /// What a broken `offline` provider plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfflineFault {
@@ -147,6 +178,8 @@ pub struct Config {
     pub worker_threads: Option<usize>,
     /// Bounds.
     pub limits: Limits,
+    /// What is done about providers that fail.
+    pub resilience: Resilience,
     /// The ladder of timeouts, validated.
     pub ladder: Ladder,
     /// Providers that are offered, in the order in which they are preferred.

@@ -12,6 +12,7 @@ use crate::ids::RequestId;
 use crate::lifecycle::spend::Exhausted;
 pub use crate::lifecycle::spend::Usage;
 
+pub mod breaker;
 pub mod catalog;
 pub mod chat;
 pub mod command;
@@ -20,6 +21,8 @@ pub mod flow;
 pub mod llm;
 pub mod offline;
 pub mod pool;
+pub mod recent;
+pub mod retry;
 mod sse;
 pub mod submit;
 
@@ -79,6 +82,17 @@ pub enum NotAsked {
     Spent(Exhausted),
 }
 
+/// Whose fault a fault is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The provider's: it fails, or cannot be reached.
+    Provider,
+    /// Nobody's: it is well, and has more to do than it takes.
+    Load,
+    /// The request's, or of whoever set the provider up.
+    Caller,
+}
+
 fn shown(code: Option<&str>) -> String {
     code.map(|code| format!(" ({code})")).unwrap_or_default()
 }
@@ -99,6 +113,32 @@ impl Fault {
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 429 | 500..),
             Self::Unreachable { .. } | Self::Broken { .. } | Self::NotAsked(_) => true,
             Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Refused { status: 429, .. } => Blame::Load,
+            Self::Refused { .. } if self.pause().is_some() => Blame::Load,
+            Self::Refused { status: 408 | 500.., .. } | Self::Unreachable { .. } | Self::Broken { .. } => {
+                Blame::Provider
+            }
+            Self::Refused { .. } | Self::TooLarge { .. } | Self::NotAsked(_) => Blame::Caller,
+        }
+    }
+
+    /// For how long the provider wants to be left alone, by everybody.
+    pub fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { status: 429 | 503, retry_after, .. } => {
+                retry_after.filter(|after| !after.is_zero())
+            }
+            Self::Refused { .. }
+            | Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::TooLarge { .. }
+            | Self::NotAsked(_) => None,
         }
     }
 
@@ -284,6 +324,14 @@ pub struct Context {
 pub trait Job: Send {
     /// Does the work.
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>>;
+
+    /// The same work once more, in case this attempt fails; it is asked for before each one.
+    ///
+    /// Most work is done once or not at all, and says nothing: a second attempt needs a provider whose faults say
+    /// whether one may be made.
+    fn again(&self) -> Option<Box<dyn Job>> {
+        None
+    }
 }
 
 #[cfg(test)]

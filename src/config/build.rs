@@ -5,7 +5,9 @@ use super::parse::Wrong;
 use super::principals::{LOCAL, RateLimit};
 use super::providers::{self, Classes, Share};
 use super::values::Values;
-use super::{Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault};
+use super::{
+    BreakerRules, Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault, Resilience, RetryRules,
+};
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
@@ -35,6 +37,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         offered: true,
     }]);
     values.warnings.extend(shares.filter_map(|share| share.warning(limits.global, global_set)));
+    let resilience = resilience(values);
     let resolved = resolve_ladder(values, presets.iter().map(|preset| preset.rung).collect());
     let offline = OfflineConfig {
         latency: values.milliseconds("OFFLINE_LATENCY_MS"),
@@ -65,6 +68,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         log_level,
         worker_threads,
         limits,
+        resilience,
         ladder,
         providers,
         aliases,
@@ -89,6 +93,21 @@ fn rate_limit(values: &mut Values) -> Option<RateLimit> {
         values.warnings.push(warning.to_owned());
     }
     RateLimit::of(per_minute, burst)
+}
+
+fn resilience(values: &mut Values) -> Resilience {
+    let mut count = |name| u32::try_from(values.count(name).0).unwrap_or(u32::MAX);
+    let (min_calls, failure_percent) = (count("BREAKER_MIN_CALLS"), count("BREAKER_FAILURE_PERCENT"));
+    let attempts = count("RETRY_ATTEMPTS");
+    Resilience {
+        breaker: BreakerRules {
+            window: values.seconds("BREAKER_WINDOW_SECS"),
+            min_calls,
+            failure_percent,
+            open_for: values.seconds("BREAKER_OPEN_SECS"),
+        },
+        retry: RetryRules { attempts, backoff: values.milliseconds("RETRY_BACKOFF_MS") },
+    }
 }
 
 /// The bounds, and whether somebody set the one over all providers.

@@ -375,6 +375,37 @@ pub static GROUPS: &[Group] = &[
             ),
         ],
     },
+    Group {
+        heading: "Providers that fail",
+        keys: &[
+            key(
+                "RETRY_ATTEMPTS",
+                Kind::Count { most: 10 },
+                "3",
+                "How often a call is attempted at one provider, where its fault may pass and a second attempt does no harm; 1: once.",
+            ),
+            key(
+                "RETRY_BACKOFF_MS",
+                Kind::Milliseconds,
+                "250",
+                "What the second attempt waits at most; a later one twice as long as the one before. At least half of it, the rest by chance.",
+            ),
+            key(
+                "BREAKER_FAILURE_PERCENT",
+                Kind::Count { most: 100 },
+                "50",
+                "Of a provider's calls within the window, so many that failed by its own fault open its breaker.",
+            ),
+            key("BREAKER_MIN_CALLS", COUNT, "6", "Fewer calls than this within the window open none."),
+            key("BREAKER_WINDOW_SECS", Kind::Seconds, "60", "Over which calls are counted."),
+            key(
+                "BREAKER_OPEN_SECS",
+                Kind::Seconds,
+                "15",
+                "How long an open breaker answers every call at once, before one is sent as a probe.",
+            ),
+        ],
+    },
     keyed!("kimi", "KIMI", at("https://api.moonshot.ai/v1", CHAT), "kimi-k2.6", "6", own_timeout("180")),
     keyed!("glm", "GLM", at("https://open.bigmodel.cn/api/paas/v4", CHAT), "glm-4.6", "4", own_timeout("30")),
     keyed!("openai", "OPENAI", at("https://api.openai.com/v1", CHAT), "gpt-5-mini", "8", BY_CLASS),

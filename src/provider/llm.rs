@@ -2,7 +2,7 @@
 //! between the APIs is one file each.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -16,6 +16,7 @@ use crate::config::{ProviderConfig, Wire};
 use crate::deadline::Deadline;
 use crate::provider::chat::{ChatProvider, ChatRequest};
 use crate::provider::pool::{Body, Gauges, NoAnswer, Pool, PoolRules, TlsError};
+use crate::provider::retry;
 use crate::provider::sse::{Cut, Events};
 use crate::provider::{Context, Fault, Reply};
 
@@ -226,12 +227,9 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
 }
 
-/// `Retry-After` in seconds; the date form is not used by model providers.
+/// When the provider says to come back.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    /// Longer than this, a caller had better ask somebody else.
-    const LONGEST: Duration = Duration::from_secs(3600);
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST))
+    retry::asked(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 
 async fn read_limited<B: AsRef<[u8]>, E>(

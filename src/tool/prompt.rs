@@ -248,6 +248,11 @@ impl Job for Ask {
         }
         .boxed()
     }
+
+    fn again(&self) -> Option<Box<dyn Job>> {
+        let Self { provider, request, bill } = self;
+        Some(Box::new(Self { provider: Arc::clone(provider), request: request.clone(), bill: bill.clone() }))
+    }
 }
 
 /// Writes down what was counted, however the call ends.
