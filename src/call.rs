@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, RetryRules};
 use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
@@ -20,12 +20,14 @@ use crate::tasks::{TaskKind, Tasks};
 use crate::tool::place::{Composite, Place};
 use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Unprepared, Work};
 
+mod attempts;
 mod boarding;
 mod budget;
 pub mod cache;
 pub mod caller;
 pub mod canonical;
 mod children;
+pub mod desk;
 pub mod flight;
 pub mod flights;
 mod invoke;
@@ -49,10 +51,11 @@ pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
 use cache::OutcomeCache;
 use children::Opener;
+use desk::Desk;
 use flight::{About, Boarding, FlightRules};
 use flights::{Flights, RunGuard};
 use key::{CallKey, Digester};
-use offer::{Offer, Offers};
+use offer::{DeskRules, Offer, Offers};
 use permits::Leases;
 use queue::{Pool, Share};
 use reattach::{Attached, Attachments};
@@ -153,11 +156,13 @@ pub struct Calls {
 struct Path {
     global: Arc<Pool>,
     /// Slots of composites, in the order of [`Composite::ALL`].
-    composites: [Arc<Pool>; Composite::ALL.len()],
+    composites: [Arc<Desk>; Composite::ALL.len()],
     leases: Arc<Leases>,
     lifecycle: Arc<Lifecycle>,
     queue_budget: Duration,
+    retry: RetryRules,
     max_reply_bytes: usize,
+    tasks: Tasks,
     /// Answers those that wait for their turn: the drain has begun. Pools of sessions are not ours to close.
     closing: CancellationToken,
     /// Cancels every Run: the drain took too long.
@@ -175,9 +180,9 @@ struct Run {
 /// Where a Run does its work.
 enum RunsAt {
     /// Under permits of this lane, and in a slot of its session unless its composite is in one of its own.
-    Lane { pool: Arc<Pool>, is_child: bool },
+    Lane { desk: Arc<Desk>, is_child: bool },
     /// In a slot of its own kind, calling others.
-    Own(Arc<Pool>, Box<Opener>),
+    Own(Arc<Desk>, Box<Opener>),
 }
 
 impl Calls {
@@ -186,7 +191,8 @@ impl Calls {
         let limits = &config.limits;
         let share = if config.principals.len() > 1 { Share::Half } else { Share::HalfOnceSeveral };
         let slots = |kind: Composite| {
-            Pool::new(Arc::from(kind.name()), kind.limit(limits), limits.queue, share).into()
+            let pool = Pool::new(Arc::from(kind.name()), kind.limit(limits), limits.queue, share);
+            Arc::new(Desk::plain(pool.into()))
         };
         let path = Path {
             // As many as there are Executions may wait here: each waits in its provider's bounded queue first.
@@ -195,10 +201,13 @@ impl Calls {
             leases: Arc::new(Leases::default()),
             lifecycle: Arc::clone(&lifecycle),
             queue_budget: config.ladder.queue,
+            retry: config.resilience.retry,
+            tasks: tasks.clone(),
             max_reply_bytes: limits.result_bytes,
             closing: CancellationToken::new(),
             halt: CancellationToken::new(),
         };
+        let rules = DeskRules { queue: limits.queue, share, resilience: config.resilience };
         Self {
             flights: Arc::new(Flights::new(
                 limits.executions,
@@ -210,7 +219,7 @@ impl Calls {
             digester: Digester::default(),
             rules: FlightRules { max_waiters: limits.waiters, reattach: config.reattach },
             patience: config.ladder.daemon,
-            offers: Arc::new(Offers::new(registry, limits.queue, share)),
+            offers: Arc::new(Offers::new(registry, rules)),
             tasks,
         }
     }
@@ -310,8 +319,8 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let (pool, timeout) = self.path.place(offer, tool, prepared.place);
-        let provider = Arc::clone(pool.name());
+        let (desk, timeout) = self.path.place(offer, tool, prepared.place);
+        let provider = Arc::clone(desk.name());
         let keep = self.flights.cache().keeps(policy, tool);
         // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
         // whose caller may come back for it, since a write is never done again.
@@ -334,20 +343,20 @@ impl Calls {
             priority,
             until: arrival.until(),
         };
-        let (job, place, pool) = (prepared.job, prepared.place, Arc::clone(pool));
+        let (job, place, desk) = (prepared.job, prepared.place, Arc::clone(desk));
         let run = |guard| {
-            let place = self.runs_at(place, pool, caller, origin);
+            let place = self.runs_at(place, desk, caller, origin);
             Run { guard, job, place, caller: caller.clone() }
         };
         let waiter = self.board(boarding, arrival, attached, run)?;
         Ok(waiter.submitted())
     }
 
-    fn runs_at(&self, place: Place, pool: Arc<Pool>, caller: &Caller, origin: Origin) -> RunsAt {
+    fn runs_at(&self, place: Place, desk: Arc<Desk>, caller: &Caller, origin: Origin) -> RunsAt {
         match place {
-            Place::Lane(_) => RunsAt::Lane { pool, is_child: origin != Origin::Door },
+            Place::Lane(_) => RunsAt::Lane { desk, is_child: origin != Origin::Door },
             Place::Composite(_) => {
-                RunsAt::Own(pool, Box::new(Opener { calls: self.clone(), caller: caller.clone() }))
+                RunsAt::Own(desk, Box::new(Opener { calls: self.clone(), caller: caller.clone() }))
             }
         }
     }
@@ -379,7 +388,7 @@ impl Calls {
         self.path.lifecycle.start_draining();
         self.offers.close();
         self.path.global.close();
-        self.path.composites.iter().for_each(|pool| pool.close());
+        self.path.composites.iter().for_each(|desk| desk.pool.close());
         self.path.closing.cancel();
     }
 
@@ -417,12 +426,12 @@ async fn fly(path: Arc<Path>, run: Run) {
     let worked = {
         let work = async {
             match place {
-                RunsAt::Lane { pool, is_child } => {
-                    path.work(&flight, job, &pool, &caller, is_child, &mut began).await
+                RunsAt::Lane { desk, is_child } => {
+                    path.work(&flight, job, &desk, &caller, is_child, &mut began).await
                 }
                 // Boxed: plain calls are not to carry its room.
-                RunsAt::Own(pool, opener) => {
-                    path.compose(&flight, job, &pool, *opener, &mut began).boxed().await
+                RunsAt::Own(desk, opener) => {
+                    path.compose(&flight, job, &desk.pool, *opener, &mut began).boxed().await
                 }
             }
         };

@@ -189,6 +189,7 @@ impl Insight for Calls {
             "waiters": look.waiters,
             "queued": look.queued(),
             "permits": permits(&look),
+            "unavailable": statistics::unavailable(&self.care()),
         })
     }
 
@@ -228,6 +229,7 @@ impl Insight for Calls {
             "permits": permits(&look),
             "providers": providers(self.registry().catalog()),
             "usage": statistics::usage(&self.watch().ledger().spent()),
+            "resilience": statistics::resilience(&self.care()),
             "sessions": statistics::sessions(&totals, &executions),
             "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},
         });

@@ -217,6 +217,8 @@ pub struct Stages {
     marks: [AtomicU64; Phase::ALL.len()],
     /// The same for the first text that was told.
     first_byte: AtomicU64,
+    /// The same for the first attempt after one that failed.
+    retried: AtomicU64,
 }
 
 /// The same, read at one time.
@@ -224,12 +226,18 @@ pub struct Stages {
 pub struct Marks {
     phases: [u64; Phase::ALL.len()],
     first_byte: u64,
+    retried: u64,
 }
 
 impl Stages {
     /// Stages of an Execution that was received at `start`.
     pub fn new(start: Instant) -> Self {
-        let stages = Self { start, marks: Default::default(), first_byte: AtomicU64::new(0) };
+        let stages = Self {
+            start,
+            marks: Default::default(),
+            first_byte: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+        };
         stages.mark(Phase::Received, start);
         stages
     }
@@ -250,6 +258,13 @@ impl Stages {
         }
     }
 
+    /// Notes that another attempt begins; only the first note counts.
+    pub fn mark_retried(&self) {
+        if self.retried.load(Ordering::Relaxed) == 0 {
+            self.retried.store(self.micros(Instant::now()), Ordering::Relaxed);
+        }
+    }
+
     fn micros(&self, at: Instant) -> u64 {
         let micros = u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX);
         micros.saturating_add(1)
@@ -262,6 +277,7 @@ impl Stages {
                 self.marks.get(place).map_or(0, |mark| mark.load(Ordering::Relaxed))
             }),
             first_byte: self.first_byte.load(Ordering::Relaxed),
+            retried: self.retried.load(Ordering::Relaxed),
         }
     }
 
@@ -300,10 +316,15 @@ impl Marks {
         after_start(self.first_byte)
     }
 
+    /// How long after the start the first further attempt began.
+    pub fn retried(&self) -> Option<Duration> {
+        after_start(self.retried)
+    }
+
     /// How many phases were entered and notes taken.
     pub fn entered(&self) -> u64 {
         let entered = |mark: &u64| u64::from(*mark > 0);
-        self.phases.iter().map(entered).sum::<u64>() + entered(&self.first_byte)
+        self.phases.iter().map(entered).sum::<u64>() + entered(&self.first_byte) + entered(&self.retried)
     }
 }
 

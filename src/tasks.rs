@@ -20,12 +20,15 @@ pub enum TaskKind {
     Session,
     /// Works for one flight.
     Run,
+    /// Ends a provider's pause.
+    Pause,
     /// Looks at the daemon itself.
     Health,
 }
 
 impl TaskKind {
-    const ALL: [Self; 5] = [Self::Listener, Self::Connection, Self::Session, Self::Run, Self::Health];
+    const ALL: [Self; 6] =
+        [Self::Listener, Self::Connection, Self::Session, Self::Run, Self::Pause, Self::Health];
 
     fn label(self) -> &'static str {
         match self {
@@ -33,6 +36,7 @@ impl TaskKind {
             Self::Connection => "connection",
             Self::Session => "session",
             Self::Run => "run",
+            Self::Pause => "pause",
             Self::Health => "health",
         }
     }
@@ -43,7 +47,8 @@ impl TaskKind {
             Self::Connection => 1,
             Self::Session => 2,
             Self::Run => 3,
-            Self::Health => 4,
+            Self::Pause => 4,
+            Self::Health => 5,
         }
     }
 }

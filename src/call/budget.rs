@@ -23,6 +23,8 @@ pub(super) struct Budget<'a> {
     pub(super) until: Deadline,
     /// The drain has begun. Providers' pools are closed then; those of sessions are not the path's to close.
     pub(super) closing: &'a CancellationToken,
+    /// It had its permits before, and gave them back to come again.
+    pub(super) returns: bool,
 }
 
 impl Budget<'_> {
@@ -68,6 +70,7 @@ impl Budget<'_> {
             class,
             since: self.since,
             until: of_use_until.map_or(self.until, |until| until.min(self.until)),
+            returns: self.returns,
         }
     }
 }

@@ -93,6 +93,7 @@ impl Path {
             since: queued,
             until: Deadline::since(queued, self.queue_budget),
             closing: &self.closing,
+            returns: false,
         };
         let (mut slot, start) = budget.turn(slots, queued).await?;
         for phase in [Phase::Dequeued, Phase::SessionAllocated, Phase::ProviderCallStart] {

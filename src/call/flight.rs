@@ -21,6 +21,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::tool::{Effect, Tool, Worth};
 
 mod again;
+mod anew;
 mod standing;
 mod stopped;
 mod telling;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+use crate::call::desk::Desk;
 use crate::call::queue::{Pool, Share};
+use crate::config::Resilience;
 use crate::tool::Registry;
 use crate::tool::place::{Lane, LaneId};
 
@@ -17,42 +19,52 @@ pub(super) struct Offer {
     pub(super) registry: Arc<Registry>,
     /// How many offers came before.
     pub(super) generation: u64,
-    pools: Vec<Arc<Pool>>,
+    desks: Vec<Arc<Desk>>,
 }
 
 impl Offer {
-    /// The pool of a lane, and how long its work may take there.
-    pub(super) fn lane(&self, id: LaneId) -> (&Arc<Pool>, Option<Duration>) {
-        let (pool, lane) = (self.pools.get(id.0), self.registry.lanes().get(id.0));
-        let Some((pool, lane)) = pool.zip(lane) else {
-            unreachable!("a lane's id comes from this offer's registry, and each of its lanes has a pool")
+    /// The desk of a lane, and how long its work may take there.
+    pub(super) fn lane(&self, id: LaneId) -> (&Arc<Desk>, Option<Duration>) {
+        let (desk, lane) = (self.desks.get(id.0), self.registry.lanes().get(id.0));
+        let Some((desk, lane)) = desk.zip(lane) else {
+            unreachable!("a lane's id comes from this offer's registry, and each of its lanes has a desk")
         };
-        (pool, lane.timeout)
+        (desk, lane.timeout)
     }
 
-    /// The pool of each lane.
-    pub(super) fn pools(&self) -> &[Arc<Pool>] {
-        &self.pools
+    /// The desk of each lane.
+    pub(super) fn desks(&self) -> &[Arc<Desk>] {
+        &self.desks
     }
+}
+
+/// What every desk goes by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeskRules {
+    /// How many may wait.
+    pub(super) queue: usize,
+    /// How many of them may be one principal's.
+    pub(super) share: Share,
+    /// What is done about a provider that fails.
+    pub(super) resilience: Resilience,
 }
 
 /// The offer that holds, and how the next one is made.
 pub(super) struct Offers {
     now: ArcSwap<Offer>,
-    queue: usize,
-    share: Share,
+    rules: DeskRules,
     closed: AtomicBool,
     /// Two changes at once would lose one.
     changing: Mutex<()>,
 }
 
 impl Offers {
-    /// The first offer. `queue`: how many may wait in each lane.
-    pub(super) fn new(registry: Registry, queue: usize, share: Share) -> Self {
-        let pools = pools(&registry, queue, share, &[]);
-        let offer = Offer { registry: Arc::new(registry), generation: 0, pools };
+    /// The first offer.
+    pub(super) fn new(registry: Registry, rules: DeskRules) -> Self {
+        let desks = desks(&registry, &rules, &[]);
+        let offer = Offer { registry: Arc::new(registry), generation: 0, desks };
         let now = ArcSwap::from_pointee(offer);
-        Self { now, queue, share, closed: AtomicBool::new(false), changing: Mutex::new(()) }
+        Self { now, rules, closed: AtomicBool::new(false), changing: Mutex::new(()) }
     }
 
     /// The offer that holds now.
@@ -64,11 +76,11 @@ impl Offers {
     pub(super) fn offer_anew(&self, registry: Registry) {
         let _changing = self.changing.lock();
         let before = self.now.load();
-        let pools = pools(&registry, self.queue, self.share, &before.pools);
+        let desks = desks(&registry, &self.rules, &before.desks);
         let generation = before.generation + 1;
-        self.now.store(Arc::new(Offer { registry: Arc::new(registry), generation, pools }));
+        self.now.store(Arc::new(Offer { registry: Arc::new(registry), generation, desks }));
         if self.closed.load(Ordering::Acquire) {
-            self.now.load().pools.iter().for_each(|pool| pool.close());
+            self.now.load().desks.iter().for_each(|desk| desk.pool.close());
         }
     }
 
@@ -76,20 +88,26 @@ impl Offers {
     pub(super) fn close(&self) {
         let _changing = self.changing.lock();
         self.closed.store(true, Ordering::Release);
-        self.now.load().pools.iter().for_each(|pool| pool.close());
+        self.now.load().desks.iter().for_each(|desk| desk.pool.close());
     }
 }
 
-/// A pool for each lane: the one that it had before, unless its bound is another.
-fn pools(registry: &Registry, queue: usize, share: Share, before: &[Arc<Pool>]) -> Vec<Arc<Pool>> {
-    let pool =
-        |lane: &Lane| {
-            let same = |pool: &&Arc<Pool>| *pool.name() == lane.name && pool.limit() == lane.max_inflight;
-            before.iter().find(same).cloned().unwrap_or_else(|| {
-                Arc::new(Pool::new(Arc::clone(&lane.name), lane.max_inflight, queue, share))
-            })
-        };
-    registry.lanes().iter().map(pool).collect()
+/// A desk for each lane: the one that it had before, unless its bound is another.
+fn desks(registry: &Registry, rules: &DeskRules, before: &[Arc<Desk>]) -> Vec<Arc<Desk>> {
+    let desk = |lane: &Lane| {
+        let same = |desk: &&Arc<Desk>| *desk.name() == lane.name && desk.pool.limit() == lane.max_inflight;
+        before.iter().find(same).cloned().unwrap_or_else(|| {
+            let pool = Pool::new(Arc::clone(&lane.name), lane.max_inflight, rules.queue, rules.share);
+            let is_provider = registry.catalog().find(&lane.name).is_some();
+            let desk = if is_provider {
+                Desk::of_provider(pool.into(), &rules.resilience)
+            } else {
+                Desk::plain(pool.into())
+            };
+            Arc::new(desk)
+        })
+    };
+    registry.lanes().iter().map(desk).collect()
 }
 
 #[cfg(test)]
@@ -107,14 +125,19 @@ mod tests {
         registry
     }
 
+    fn offers(registry: Registry) -> Offers {
+        let resilience = config::resolve(Sources::default()).unwrap().config.resilience;
+        Offers::new(registry, DeskRules { queue: 10, share: Share::All, resilience })
+    }
+
     fn pool(offers: &Offers, name: &str) -> Arc<Pool> {
         let offer = offers.now();
-        Arc::clone(offer.lane(offer.registry.lane(name).unwrap()).0)
+        Arc::clone(&offer.lane(offer.registry.lane(name).unwrap()).0.pool)
     }
 
     #[test]
     fn a_lane_keeps_its_permits_over_a_change_unless_its_bound_is_another() {
-        let offers = Offers::new(registry(&[("a", 1), ("b", 1), ("gone", 1)]), 10, Share::All);
+        let offers = offers(registry(&[("a", 1), ("b", 1), ("gone", 1)]));
         let [a, b] = ["a", "b"].map(|name| pool(&offers, name));
         let held = a.try_take().unwrap();
         offers.offer_anew(registry(&[("b", 2), ("a", 1)]));
@@ -127,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_offered_once_it_is_closed_is_closed_too() {
-        let offers = Offers::new(registry(&[("a", 1)]), 10, Share::All);
+        let offers = offers(registry(&[("a", 1)]));
         offers.close();
         offers.offer_anew(registry(&[("a", 1), ("new", 1)]));
         assert!(["a", "new", "offline"].iter().all(|name| pool(&offers, name).try_take().is_none()));

@@ -161,6 +161,15 @@ pub enum Full {
     },
 }
 
+/// Why a provider is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Most of its last calls failed.
+    Failing,
+    /// It asked to be left alone.
+    Resting,
+}
+
 /// Why a call has no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -274,6 +283,23 @@ pub enum CallError {
     /// The provider failed, and the work surely had no lasting effect.
     #[error("{0}")]
     Provider(#[from] Fault),
+    /// The provider is not asked for the time being: nothing was done.
+    #[error(
+        "{provider} is not asked for the next {:.1}s: {}",
+        retry_after.as_secs_f64(),
+        match why {
+            Unavailable::Failing => "most of its last calls failed",
+            Unavailable::Resting => "it asked to be left alone, for longer than this call can wait",
+        }
+    )]
+    Unavailable {
+        /// Who.
+        provider: Arc<str>,
+        /// Why not.
+        why: Unavailable,
+        /// When it may be asked again.
+        retry_after: Duration,
+    },
     /// A write began, and nobody knows whether it was done.
     #[error("{tool} began and then {what}: it may or may not have been done")]
     OutcomeUnknown {
@@ -333,6 +359,7 @@ impl CallError {
             }
             Self::Cancelled => Code::Cancelled,
             Self::Provider(_) => Code::ProviderError,
+            Self::Unavailable { .. } => Code::ProviderUnavailable,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
             Self::ShuttingDown | Self::CutOff => Code::ShuttingDown,
             Self::Lost => Code::InternalError,
@@ -361,6 +388,7 @@ impl CallError {
             },
             Self::Metadata { .. } => Refusal::Metadata,
             Self::RateLimited { .. } | Self::Provider(Fault::NotAsked(_)) => Refusal::RateLimited,
+            Self::Unavailable { .. } => Refusal::Unavailable,
             Self::ShuttingDown | Self::CutOff => Refusal::ShuttingDown,
             _ => Refusal::Invalid,
         })
@@ -396,6 +424,7 @@ impl CallError {
             | Self::Full { .. }
             | Self::QueueTimeout { .. }
             | Self::ProviderTimeout { .. }
+            | Self::Unavailable { .. }
             | Self::ShuttingDown
             | Self::CutOff
             | Self::Lost => true,
@@ -409,7 +438,9 @@ impl CallError {
             // Rounded up: who comes back after whole milliseconds is not refused for a part of one.
             Self::RateLimited { retry_after, .. } => Some(*retry_after + Duration::from_nanos(999_999)),
             Self::Full { retry_after, .. } => *retry_after,
-            Self::QueueTimeout { retry_after, .. } => Some(*retry_after),
+            Self::QueueTimeout { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::Provider(fault) => fault.retry_after(),
             _ => None,
         };

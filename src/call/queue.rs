@@ -11,15 +11,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::outcome::{CallError, Full};
+use crate::call::outcome::{CallError, Full, Unavailable};
 use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 pub(in crate::call) mod class;
 mod lane;
@@ -27,7 +29,7 @@ mod line;
 mod pace;
 
 pub use class::Priority;
-use line::{Line, Look, Ticket};
+use line::{Line, Look, Ticket, Why};
 use pace::Pace;
 
 /// Who waits, and as what.
@@ -43,6 +45,8 @@ pub struct Claim {
     pub since: Instant,
     /// From when on a permit is of no use to it any more.
     pub until: Deadline,
+    /// It had a permit before, and gave it back to come again: it goes first, and no full queue keeps it out.
+    pub returns: bool,
 }
 
 /// How much of a queue one principal may fill.
@@ -63,6 +67,8 @@ pub struct Pool {
     limit: usize,
     queue_limit: usize,
     share: Share,
+    /// Whether it is paused, for who has its permit already.
+    rests: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -71,6 +77,8 @@ struct State {
     /// Permits held, and those of who was chosen and has not taken its own yet.
     in_use: usize,
     closed: bool,
+    /// Nobody is chosen before: who gives the permits wants to be left alone.
+    paused: Option<Instant>,
     line: Line,
     pace: Pace,
     known: Known,
@@ -99,7 +107,7 @@ pub struct PoolView {
 impl Pool {
     /// A pool of `limit` permits with room for `queue_limit` who wait.
     pub fn new(name: Arc<str>, limit: usize, queue_limit: usize, share: Share) -> Self {
-        Self { name, limit, queue_limit, share, state: Mutex::new(State::default()) }
+        Self { name, limit, queue_limit, share, rests: AtomicBool::new(false), state: Mutex::default() }
     }
 
     /// What the permits are for.
@@ -129,7 +137,51 @@ impl Pool {
     }
 
     fn has_free(&self, state: &State) -> bool {
-        state.in_use < self.limit && state.line.waiting() == 0
+        state.in_use < self.limit && state.line.waiting() == 0 && state.paused.is_none()
+    }
+
+    /// Chooses nobody before `until`, and refuses those who cannot wait so long. Says whether this is a new pause, after
+    /// which [`Pool::resume`] must be called; a shorter one than goes on already changes nothing.
+    pub fn pause(&self, until: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.paused.is_some_and(|paused| paused >= until) {
+            return false;
+        }
+        let is_new = state.paused.replace(until).is_none();
+        self.rests.store(true, Ordering::Release);
+        let refused = state.line.refuse_before(until);
+        drop(state);
+        refused.into_iter().for_each(Waker::wake);
+        is_new
+    }
+
+    /// Ends a pause that is over: permits go to the next in line. Says when it is over where it is not yet.
+    pub fn resume(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        if let Some(until) = state.paused.filter(|until| *until > now) {
+            return Some(until);
+        }
+        state.paused = None;
+        self.rests.store(false, Ordering::Release);
+        let mut chosen = Vec::new();
+        while state.in_use < self.limit && state.line.waiting() > 0 {
+            state.in_use += 1;
+            chosen.extend(state.line.choose(now));
+        }
+        drop(state);
+        chosen.into_iter().for_each(Waker::wake);
+        None
+    }
+
+    /// Whether nobody is chosen: one atomic load.
+    pub fn rests(&self) -> bool {
+        self.rests.load(Ordering::Acquire)
+    }
+
+    /// Until when nobody is chosen.
+    pub fn paused(&self) -> Option<Instant> {
+        self.state.lock().paused
     }
 
     /// Gets in line for a permit.
@@ -148,7 +200,12 @@ impl Pool {
             state.in_use += 1;
             state.line.pass(claim)
         } else {
-            if let Some(full) = self.refusal(&mut state, claim, now) {
+            if let Some(until) = state.paused.filter(|until| *until > claim.until.instant()) {
+                return Err(self.resting(until));
+            }
+            if !claim.returns
+                && let Some(full) = self.refusal(&mut state, claim, now)
+            {
                 let retry_after = Some(self.next_turn(&mut state, claim, now));
                 return Err(CallError::Full { full, retry_after });
             }
@@ -156,6 +213,12 @@ impl Pool {
         };
         drop(state);
         Ok(Waiting { pool: Arc::clone(self), ticket: Some(ticket) })
+    }
+
+    fn resting(&self, until: Instant) -> CallError {
+        let (provider, retry_after) =
+            (Arc::clone(&self.name), until.saturating_duration_since(Instant::now()));
+        CallError::Unavailable { provider, why: Unavailable::Resting, retry_after }
     }
 
     /// Why this one cannot get in line.
@@ -217,7 +280,7 @@ impl Pool {
         if let Some(worked) = worked {
             state.pace.note(worked);
         }
-        if state.line.waiting() == 0 {
+        if state.line.waiting() == 0 || state.paused.is_some() {
             state.in_use -= 1;
             return;
         }
@@ -282,11 +345,15 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(ticket) = self.ticket else { unreachable!("polled again after it was ready") };
-        let seen = self.pool.state.lock().line.look(ticket, cx.waker());
+        let (seen, paused) = {
+            let mut state = self.pool.state.lock();
+            (state.line.look(ticket, cx.waker()), state.paused)
+        };
         let end = match seen {
             Look::Waits => return Poll::Pending,
             Look::Chosen => Ok(Permit { pool: Arc::clone(&self.pool), worked: None }),
-            Look::Refused => Err(CallError::ShuttingDown),
+            Look::Refused(Why::Closed) => Err(CallError::ShuttingDown),
+            Look::Refused(Why::Rests) => Err(self.pool.resting(paused.unwrap_or_else(Instant::now))),
         };
         self.ticket = None;
         Poll::Ready(end)
@@ -299,7 +366,7 @@ impl Drop for Waiting {
         let left = self.pool.state.lock().line.leave(ticket);
         match left {
             Look::Chosen => self.pool.release(None),
-            Look::Waits | Look::Refused => {}
+            Look::Waits | Look::Refused(_) => {}
         }
     }
 }

@@ -168,7 +168,8 @@ fn notes(role: Option<Role>, seen: &Seen) -> Value {
     };
     let how = how.map(|name| (name.to_owned(), millis(seen.joined_after)));
     let first_byte = seen.marks.first_byte().map(|at| ("first_byte".to_owned(), millis(at)));
-    Value::Object(how.into_iter().chain(first_byte).collect())
+    let retried = seen.marks.retried().map(|at| ("retried".to_owned(), millis(at)));
+    Value::Object(how.into_iter().chain(first_byte).chain(retried).collect())
 }
 
 fn whole_millis(span: Duration) -> u64 {

@@ -12,6 +12,8 @@ mod limits;
 mod losing;
 mod model;
 mod rates;
+mod resting;
+mod retrying;
 #[cfg(feature = "shuttle")]
 mod scheduled;
 mod stress;

@@ -27,6 +27,10 @@ pub(super) struct Told {
     text: String,
     /// How many bytes were told before `text` begins.
     forgotten: u64,
+    /// Where what counts begins: what was told before is void.
+    counts_from: u64,
+    /// What those are told who heard some of that.
+    void: Box<str>,
     step: Option<Step>,
     /// How many steps were told.
     steps: u64,
@@ -51,15 +55,36 @@ impl Told {
         }
     }
 
+    /// What was told so far is void, which `note` says to those who heard some of it. Says whether anything was told.
+    pub(super) fn begin_anew(&mut self, note: &str) -> bool {
+        if self.told() <= self.counts_from {
+            return false;
+        }
+        // One place more than was told: whoever has heard all of it has not heard this.
+        self.forgotten = self.told() + 1;
+        self.counts_from = self.forgotten;
+        self.text.clear();
+        self.void = note.into();
+        true
+    }
+
+    fn told(&self) -> u64 {
+        self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX)
+    }
+
     /// What came after `seen`, as far as it is retained: steps first.
     pub(super) fn since(&self, seen: &mut Seen) -> Option<New> {
         if seen.steps < self.steps {
             seen.steps = self.steps;
             return self.step.clone().map(New::Step);
         }
+        if (1..self.counts_from).contains(&seen.text) {
+            seen.text = self.counts_from;
+            return Some(New::Text(self.void.clone().into()));
+        }
         let skip = usize::try_from(seen.text.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
         let new = self.text.get(skip..).filter(|new| !new.is_empty())?;
-        seen.text = self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX);
+        seen.text = self.told();
         Some(New::Text(new.to_owned()))
     }
 }
@@ -86,5 +111,30 @@ mod tests {
         told.step(step(3.0));
         assert_eq!(told.since(&mut seen), Some(New::Step(step(3.0))));
         assert_eq!(told.since(&mut seen), None);
+    }
+
+    #[test]
+    fn what_is_void_is_never_mixed_with_what_counts() {
+        let mut told = Told::default();
+        let [mut all, mut some, mut late] = [Seen::default(); 3];
+        let hears = |told: &Told, seen: &mut Seen| match told.since(seen) {
+            Some(New::Text(text)) => Some(text),
+            Some(New::Step(step)) => panic!("{step:?}"),
+            None => None,
+        };
+        assert!(!told.begin_anew("void"), "nothing was told yet");
+        told.push("one ");
+        assert_eq!(hears(&told, &mut some).as_deref(), Some("one "));
+        told.push("two");
+        assert_eq!(hears(&told, &mut all).as_deref(), Some("one two"));
+        assert!(told.begin_anew("void"));
+        assert_eq!((hears(&told, &mut all).as_deref(), hears(&told, &mut all)), (Some("void"), None));
+        told.push("1 2");
+        assert_eq!(hears(&told, &mut all).as_deref(), Some("1 2"));
+        assert_eq!(hears(&told, &mut some).as_deref(), Some("void"));
+        assert_eq!(hears(&told, &mut some).as_deref(), Some("1 2"));
+        assert_eq!(hears(&told, &mut late).as_deref(), Some("1 2"), "who comes late hears nothing of it");
+        assert!(told.begin_anew("void again") && !told.begin_anew("twice"));
+        assert_eq!(hears(&told, &mut late).as_deref(), Some("void again"));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::call::Calls;
+use crate::call::desk::CareView;
 use crate::call::flights::Flights;
 use crate::call::permits::Leases;
 use crate::call::queue::PoolView;
@@ -44,12 +45,18 @@ impl Calls {
     /// The pool that all lanes share, and each lane's, with their names.
     pub fn pools(&self) -> (PoolView, Vec<(Arc<str>, PoolView)>) {
         let offer = self.offers.now();
-        let each = offer.pools().iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect();
+        let each = offer.desks().iter().map(|desk| (Arc::clone(desk.name()), desk.pool.view())).collect();
         (self.path.global.view(), each)
+    }
+
+    /// How each provider is, and what was done about it.
+    pub fn care(&self) -> Vec<(Arc<str>, CareView)> {
+        let offer = self.offers.now();
+        offer.desks().iter().filter_map(|desk| Some((Arc::clone(desk.name()), desk.view()?))).collect()
     }
 
     /// The slots of each kind of composite, with their names.
     pub fn composites(&self) -> Vec<(Arc<str>, PoolView)> {
-        self.path.composites.iter().map(|pool| (Arc::clone(pool.name()), pool.view())).collect()
+        self.path.composites.iter().map(|desk| (Arc::clone(desk.name()), desk.pool.view())).collect()
     }
 }

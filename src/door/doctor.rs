@@ -9,6 +9,7 @@ use crate::config;
 use crate::door::Hub;
 use crate::health;
 use crate::lifecycle::spend::Allowance;
+use crate::provider::breaker::BreakerState;
 use crate::tool::Insight;
 
 /// Above this share of the connections, in percent, newcomers may soon be refused.
@@ -97,6 +98,22 @@ impl Hub {
                 "the daemon is going down".into(),
                 "wait for the next one, or start one with `inflightd serve`",
             );
+        }
+        for (name, view) in self.calls.care() {
+            if let BreakerState::Open(wait) = view.breaker {
+                add(
+                    format!(
+                        "most of the last calls to {name} failed: none is sent for {:.1}s",
+                        wait.as_secs_f64()
+                    ),
+                    "see the provider's own status and its key; then one call is sent as a probe",
+                );
+            } else if let Some(wait) = view.paused {
+                add(
+                    format!("{name} asked to be left alone: its calls wait for {:.1}s", wait.as_secs_f64()),
+                    "call it less often, lower its _MAX_INFLIGHT, or ask for a higher limit there",
+                );
+            }
         }
         if open * 100 > self.limits.connections * BUSY_PERCENT {
             let what = format!("{open} of {} connections are open", self.limits.connections);

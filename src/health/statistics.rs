@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::call::desk::CareView;
 use crate::lifecycle::spend::{Spent, Tally};
 use crate::lifecycle::{Durations, ExecutionTotals, Totals};
 use crate::phase::{ExecutionEnd, Refusal};
+use crate::provider::breaker::BreakerState;
 
 /// Requests: one for each caller, whoever shares an execution.
 pub(super) fn requests(
@@ -88,6 +90,40 @@ fn tally(tally: &Tally) -> Map<String, Value> {
         ("cost", tally.cost.json()),
     ];
     figures.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect()
+}
+
+/// How each provider is, and what was done about it.
+pub(super) fn resilience(care: &[(Arc<str>, CareView)]) -> Value {
+    let view = |view: &CareView| {
+        json!({
+            "breaker": view.breaker.label(),
+            "breaker_openings": view.openings,
+            "breaker_refused": view.refused,
+            "retries": view.retries,
+            "retries_denied": view.denied,
+            "pauses": view.pauses,
+            "paused_ms": view.paused.map_or(0, whole_millis),
+        })
+    };
+    Value::Object(care.iter().map(|(name, each)| (name.to_string(), view(each))).collect())
+}
+
+/// The providers that are not asked now, and why.
+pub(super) fn unavailable(care: &[(Arc<str>, CareView)]) -> Value {
+    let of = |view: &CareView| match (view.breaker, view.paused) {
+        (BreakerState::Open(wait), _) => {
+            Some(json!({"why": "failing", "retry_after_ms": whole_millis(wait)}))
+        }
+        (_, Some(wait)) => {
+            Some(json!({"why": "asked to be left alone", "retry_after_ms": whole_millis(wait)}))
+        }
+        (BreakerState::Closed | BreakerState::HalfOpen, None) => None,
+    };
+    Value::Object(care.iter().filter_map(|(name, view)| Some((name.to_string(), of(view)?))).collect())
+}
+
+fn whole_millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds with all that the clock tells behind the point.

@@ -30,6 +30,7 @@ mod limits;
 mod memory;
 mod privacy;
 mod prompts;
+mod resilience;
 mod shutdown;
 mod spending;
 mod startup;

@@ -190,6 +190,8 @@ async fn no_log_line_holds_a_marker(format: &str) {
         ("TOOLS_FILE", TOOLS),
         ("HEALTH_INTERVAL_SECS", "0.05"),
         ("REATTACH_SECS", "0.05"),
+        ("RETRY_BACKOFF_MS", "1"),
+        ("BREAKER_MIN_CALLS", "1000"),
     ];
     let program = Program::start(&keys).await;
     let mut clients = Clients::connect(&program).await;

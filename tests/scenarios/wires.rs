@@ -16,7 +16,8 @@ async fn daemon(models: &[&Model], more: &[(&str, &str)]) -> Daemon {
     let mut keys: Vec<_> = models.iter().flat_map(|model| model.keys()).collect();
     keys.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let mut all: Vec<_> = keys.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    all.insert(0, ("TOOLS_FILE", BUILT_IN));
+    // Each fault is told as it comes.
+    all.splice(0..0, [("TOOLS_FILE", BUILT_IN), ("RETRY_ATTEMPTS", "1")]);
     Daemon::offline(&all).await
 }
 
@@ -189,7 +190,7 @@ async fn a_bad_day_of_any_kind_is_a_typed_error_over_every_wire() {
     for speaks in Speaks::ALL {
         let who = speaks.provider();
         for (does, retryable, text) in [
-            (Does::Refuse(429, Some(7)), true, "refused the request with HTTP 429 (on_purpose)"),
+            (Does::Refuse(429, Some(1)), true, "refused the request with HTTP 429 (on_purpose)"),
             (Does::Refuse(500, None), true, "refused the request with HTTP 500 (on_purpose)"),
             (Does::Refuse(400, None), false, "refused the request with HTTP 400 (on_purpose)"),
             (Does::Reset, true, "broke off its answer: the event stream was cut"),
@@ -202,7 +203,7 @@ async fn a_bad_day_of_any_kind_is_a_typed_error_over_every_wire() {
             assert_eq!(error["code"], "PROVIDER_ERROR", "{speaks:?} {does:?}: {error}");
             assert_eq!(error["message"], format!("{who} {text}"), "{speaks:?} {does:?}");
             assert_eq!(error["retryable"], retryable, "{speaks:?} {does:?}");
-            let after = if does == Does::Refuse(429, Some(7)) { json!(7000) } else { Value::Null };
+            let after = if does == Does::Refuse(429, Some(1)) { json!(1000) } else { Value::Null };
             assert_eq!(error["retry_after_ms"], after, "{speaks:?} {does:?}");
         }
     }
@@ -266,7 +267,9 @@ async fn a_tls_handshake_that_fails_is_a_typed_error_over_every_wire() {
     });
     for speaks in Speaks::ALL {
         let (key, at) = (format!("{}_API_KEY", speaks.prefix()), format!("{}_API_URL", speaks.prefix()));
-        let daemon = Daemon::offline(&[("TOOLS_FILE", BUILT_IN), (&key, KEY), (&at, &url)]).await;
+        let daemon =
+            Daemon::offline(&[("TOOLS_FILE", BUILT_IN), ("RETRY_ATTEMPTS", "1"), (&key, KEY), (&at, &url)])
+                .await;
         let answer = chat(&mut Op::connect(&daemon).await, r#"{"prompt": "p"}"#).await;
         assert_eq!(op::code(&answer), "PROVIDER_ERROR");
         let text = format!("{} cannot be reached: the TLS handshake failed", speaks.provider());
@@ -288,6 +291,7 @@ async fn a_tls_handshake_that_hangs_ends_with_the_time_for_connecting() {
         ("OPENAI_API_KEY", KEY),
         ("OPENAI_API_URL", &url),
         ("CONNECT_TIMEOUT_SECS", "0.2"),
+        ("RETRY_ATTEMPTS", "1"),
     ];
     let daemon = Daemon::offline(&keys).await;
     let answer = chat(&mut Op::connect(&daemon).await, r#"{"prompt": "p"}"#).await;

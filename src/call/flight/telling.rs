@@ -32,7 +32,7 @@ impl Tell for Flight {
 }
 
 /// Whom to wake.
-fn wanted_by(state: &State) -> Vec<Waker> {
+pub(super) fn wanted_by(state: &State) -> Vec<Waker> {
     let wanted = state.seats.iter().filter_map(|(_, seat)| match seat {
         Seat::Waiting { waker, wants_more: true, .. } => waker.clone(),
         Seat::Waiting { .. } | Seat::Cancelled => None,

@@ -3,7 +3,7 @@
 //! A place belongs to who waits and lasts until that one takes it away, whatever became of its wait. Nothing here
 //! has a timer: who has waited long enough rises when the next is chosen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
 use slab::Slab;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::call::queue::Claim;
 use crate::call::queue::class::{ByClass, Priority};
 use crate::call::queue::lane::{Lane, Stand};
+use crate::deadline::Deadline;
 use crate::ids::PrincipalId;
 
 /// What became of a wait.
@@ -21,8 +22,17 @@ enum Lot {
     Waits(Option<Waker>),
     /// The permit is its own, and counts as in use.
     Chosen,
+    /// It will have none.
+    Refused(Why),
+}
+
+/// Why who waits will have no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
     /// The pool was closed.
-    Refused,
+    Closed,
+    /// The pool rests for longer than that one can wait.
+    Rests,
 }
 
 /// What somebody sees who looks after its place.
@@ -30,7 +40,7 @@ enum Lot {
 pub(super) enum Look {
     Waits,
     Chosen,
-    Refused,
+    Refused(Why),
 }
 
 /// The number of a place, and of the arrival it was given to: places are given out again.
@@ -46,6 +56,9 @@ struct Place {
     /// What its call asks for.
     class: Priority,
     since: Instant,
+    until: Deadline,
+    /// It had a permit before: it stands before all lanes.
+    returns: bool,
     /// In which lane it stands, and when it rises from there.
     lane: Priority,
     rises: Option<Instant>,
@@ -55,6 +68,8 @@ struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Line {
     places: Slab<Place>,
+    /// Those who had a permit before, by arrival.
+    returning: BTreeMap<u64, usize>,
     lanes: ByClass<Lane>,
     /// Who rises when.
     rising: BTreeSet<(Instant, usize)>,
@@ -80,16 +95,20 @@ impl Line {
         let arrival = self.arrivals;
         self.arrivals += 1;
         let stand = Stand { principal: claim.principal, session: claim.session, arrival };
-        let Claim { class, since, .. } = *claim;
-        let place = self.places.insert(Place { stand, class, since, lane: class, rises: None, lot });
+        let Claim { class, since, until, returns, .. } = *claim;
+        let place = Place { stand, class, since, until, returns, lane: class, rises: None, lot };
+        let place = self.places.insert(place);
         Ticket { place, arrival }
     }
 
     /// Chooses the next, and says whom to wake. Only while somebody waits.
     pub(super) fn choose(&mut self, now: Instant) -> Option<Waker> {
-        self.let_rise(now);
-        let best = self.lanes.each().into_iter().find(|(_, lane)| lane.waiting() > 0).map(|(class, _)| class);
-        let number = best.and_then(|class| self.lanes.get_mut(class).pop());
+        let number = self.returning.pop_first().map(|(_, number)| number).or_else(|| {
+            self.let_rise(now);
+            let best = self.lanes.each().into_iter().find(|(_, lane)| lane.waiting() > 0);
+            let best = best.map(|(class, _)| class);
+            best.and_then(|class| self.lanes.get_mut(class).pop())
+        });
         let Some((number, place)) = number.and_then(|number| Some((number, self.places.get_mut(number)?)))
         else {
             unreachable!("who waits stands in one lane, and leaves it before its place goes")
@@ -100,7 +119,7 @@ impl Line {
         self.waiting -= 1;
         match std::mem::replace(&mut place.lot, Lot::Chosen) {
             Lot::Waits(waker) => waker,
-            Lot::Chosen | Lot::Refused => unreachable!("who is chosen or refused stands in no lane"),
+            Lot::Chosen | Lot::Refused(_) => unreachable!("who is chosen or refused stands in no lane"),
         }
     }
 
@@ -119,7 +138,7 @@ impl Line {
                 return Look::Waits;
             }
             Lot::Chosen => Look::Chosen,
-            Lot::Refused => Look::Refused,
+            Lot::Refused(why) => Look::Refused(*why),
         };
         self.places.remove(ticket.place);
         seen
@@ -134,7 +153,7 @@ impl Line {
         match self.places.remove(ticket.place).lot {
             Lot::Waits(_) => Look::Waits,
             Lot::Chosen => Look::Chosen,
-            Lot::Refused => Look::Refused,
+            Lot::Refused(why) => Look::Refused(why),
         }
     }
 
@@ -150,13 +169,33 @@ impl Line {
         self.stand(ticket.place, now);
     }
 
+    /// Refuses those who cannot wait so long, and says whom to wake.
+    pub(super) fn refuse_before(&mut self, instant: Instant) -> Vec<Waker> {
+        let too_early = |(number, place): (usize, &Place)| {
+            let waits = matches!(place.lot, Lot::Waits(_)) && place.until.instant() < instant;
+            waits.then_some(number)
+        };
+        let refused: Vec<_> = self.places.iter().filter_map(too_early).collect();
+        let mut wakers = Vec::new();
+        for number in refused {
+            self.step_out(number);
+            self.waiting -= 1;
+            let Some(place) = self.places.get_mut(number) else { continue };
+            if let Lot::Waits(waker) = std::mem::replace(&mut place.lot, Lot::Refused(Why::Rests)) {
+                wakers.extend(waker);
+            }
+        }
+        wakers
+    }
+
     /// Refuses everybody who waits, and says whom to wake.
     pub(super) fn refuse_all(&mut self) -> Vec<Waker> {
+        self.returning.clear();
         self.lanes = ByClass::default();
         self.rising.clear();
         self.waiting = 0;
         let waiting = self.places.iter_mut().filter(|(_, place)| matches!(place.lot, Lot::Waits(_)));
-        let refused = waiting.map(|(_, place)| std::mem::replace(&mut place.lot, Lot::Refused));
+        let refused = waiting.map(|(_, place)| std::mem::replace(&mut place.lot, Lot::Refused(Why::Closed)));
         refused.filter_map(|lot| if let Lot::Waits(waker) = lot { waker } else { None }).collect()
     }
 
@@ -177,7 +216,8 @@ impl Line {
         let lanes = self.lanes.each();
         let above = lanes.iter().filter(|(each, _)| *each < class).map(|(_, lane)| lane.waiting());
         let beside = lanes.iter().filter(|(each, _)| *each == class);
-        above.sum::<usize>()
+        self.returning.len()
+            + above.sum::<usize>()
             + beside.map(|(_, lane)| lane.before(claim.principal, claim.session)).sum::<usize>()
     }
 
@@ -192,6 +232,10 @@ impl Line {
     /// Puts one into the lane of what it counts as now.
     fn stand(&mut self, number: usize, now: Instant) {
         let Some(place) = self.places.get_mut(number) else { return };
+        if place.returns {
+            self.returning.insert(place.stand.arrival, number);
+            return;
+        }
         (place.lane, place.rises) = place.class.aged(place.since, now);
         if let Some(rises) = place.rises {
             self.rising.insert((rises, number));
@@ -202,6 +246,10 @@ impl Line {
     /// Takes one out of its lane.
     fn step_out(&mut self, number: usize) {
         let Some(place) = self.places.get_mut(number) else { return };
+        if place.returns {
+            self.returning.remove(&place.stand.arrival);
+            return;
+        }
         if let Some(rises) = place.rises.take() {
             self.rising.remove(&(rises, number));
         }

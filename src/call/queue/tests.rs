@@ -24,6 +24,7 @@ fn claim(principal: u32, session: u64, class: Priority) -> Claim {
         class,
         since: Instant::now(),
         until: Deadline::after(secs(60)),
+        returns: false,
     }
 }
 

@@ -45,6 +45,22 @@ const PROMPTS: &str = r#"
     input_schema = { type = "object" }
 
     [[tool]]
+    name = "renew"
+    description = "asks the second provider for what is done once, however often"
+    class = "workflow"
+    effect = "idempotent"
+    message = ["{k}"]
+    input_schema = { type = "object" }
+
+    [[tool]]
+    name = "publish"
+    description = "asks the second provider for what counts each time"
+    class = "workflow"
+    effect = "write"
+    message = ["{k}"]
+    input_schema = { type = "object" }
+
+    [[tool]]
     name = "chat"
     description = "asks whom the caller names, of whom `second` is the first"
     class = "workflow"
@@ -62,9 +78,9 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// Configured with these keys beside the defaults, and without a guard window: outcomes are kept by the machine's
-    /// own clock, which stands still for nobody.
+    /// own clock, which stands still for nobody. Its breakers never open: work fails here as it is told to.
     pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
-        let flags = [("GUARD_WINDOW_MS", "0")]
+        let flags = [("GUARD_WINDOW_MS", "0"), ("BREAKER_MIN_CALLS", "1000000")]
             .iter()
             .chain(keys)
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))

@@ -40,12 +40,13 @@ impl Order {
 
     /// A fault after which the work was surely not done.
     pub(crate) fn refused() -> Self {
-        Self::Fail(Fault::Refused {
-            provider: Arc::from("stage"),
-            status: 400,
-            code: None,
-            retry_after: None,
-        })
+        Self::status(400, None)
+    }
+
+    /// A refusal with this status, perhaps with when to come back, in seconds.
+    pub(crate) fn status(status: u16, retry_after: Option<u64>) -> Self {
+        let retry_after = retry_after.map(std::time::Duration::from_secs);
+        Self::Fail(Fault::Refused { provider: Arc::from("stage"), status, code: None, retry_after })
     }
 }
 

@@ -24,8 +24,8 @@ pub enum Play {
     CutStream,
     /// It refuses with this status.
     Refuse(u16),
-    /// It refuses with this status, and says to come back after seven seconds.
-    Later(u16),
+    /// It refuses with this status, and says to come back after so many seconds.
+    LaterBy(u16, u64),
     /// It refuses with this status and quotes question and key in its error.
     Quote(u16),
     /// It answers with something that is not JSON.
@@ -224,6 +224,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
 
 fn answer(play: Play, number: usize, request: &Request) -> String {
     let question = &request.question;
+    let later;
     let (status, headers, body) = match play {
         Play::Answer => {
             let (first, rest) = halves(number, question);
@@ -234,8 +235,9 @@ fn answer(play: Play, number: usize, request: &Request) -> String {
             return format!("{head}{}", halves(number, question).0);
         }
         Play::Refuse(status) => (status, "", json!({"error": {"code": "on_purpose"}}).to_string()),
-        Play::Later(status) => {
-            (status, "Retry-After: 7\r\n", json!({"error": {"code": "on_purpose"}}).to_string())
+        Play::LaterBy(status, seconds) => {
+            later = format!("Retry-After: {seconds}\r\n");
+            (status, &*later, json!({"error": {"code": "on_purpose"}}).to_string())
         }
         Play::Quote(status) => {
             let text = format!("{} asked: {question}", request.key);
