@@ -40,12 +40,26 @@ struct Children {
     deadline: Deadline,
 }
 
-/// A child under way. Whoever drops it takes the child back: work that is paid for lingers for nobody.
-struct UnderWay(Waiter);
+/// A child under way, in the class of its composite, whoever joins that or leaves it meanwhile. Whoever drops it takes
+/// the child back: work that is paid for lingers for nobody.
+struct UnderWay {
+    waiter: Waiter,
+    composite: Arc<Flight>,
+}
+
+impl UnderWay {
+    fn new(waiter: Waiter, composite: Arc<Flight>) -> Self {
+        let (flight, seat) = waiter.seat();
+        composite.adopt(flight, seat);
+        Self { waiter, composite }
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.cancel_handle().cancel();
+        let (flight, seat) = self.waiter.seat();
+        self.composite.let_go(flight, seat);
+        self.waiter.cancel_handle().cancel();
     }
 }
 
@@ -62,8 +76,8 @@ impl Submit for Children {
         match self.opener.calls.submit_from(&self.opener.caller, call, origin) {
             Submitted::Answered(answer) => std::future::ready(end(answer)).boxed(),
             Submitted::Waiting(waiter) => {
-                let mut child = UnderWay(waiter);
-                async move { end(child.0.answer().await) }.boxed()
+                let mut child = UnderWay::new(waiter, Arc::clone(&self.flight));
+                async move { end(child.waiter.answer().await) }.boxed()
             }
         }
     }

@@ -6,6 +6,7 @@ pub(crate) mod stage;
 
 mod composing;
 mod ending;
+mod inheriting;
 mod joining;
 mod leaving;
 mod limits;

@@ -204,6 +204,11 @@ impl Waiter {
         self.request
     }
 
+    /// Where it sits.
+    pub(super) fn seat(&self) -> (&Arc<Flight>, SeatNo) {
+        (&self.flight, self.seat)
+    }
+
     /// What takes it back from afar.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle { flight: Arc::clone(&self.flight), seat: self.seat }
