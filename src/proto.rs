@@ -144,9 +144,23 @@ pub enum Request<'a> {
         id: Cow<'a, str>,
         /// What acknowledges it.
         acknowledge: Option<String>,
+        /// What says that there is no such call, to be taken back or collected.
+        unknown: Option<String>,
         /// Whether the call is one that is answered in turn; its answer comes before the acknowledgement then.
         in_turn: bool,
     },
+}
+
+/// A client's id in the spelling by which it is compared: `"x"` and `"\u0078"` are one id.
+pub fn one_spelling(id: &str) -> Cow<'_, str> {
+    if !id.contains('\\') {
+        return Cow::Borrowed(id);
+    }
+    // Only a text is spelt in several ways; whatever else has a backslash somewhere inside stays as it is.
+    let Ok(text) = serde_json::from_str::<String>(id) else { return Cow::Borrowed(id) };
+    let mut spelt = String::with_capacity(id.len());
+    push_json_string(&mut spelt, &text);
+    Cow::Owned(spelt)
 }
 
 /// A call as a frame holds it.

@@ -25,6 +25,7 @@ mod line;
 mod outbox;
 mod paced;
 mod pulse;
+mod take_back;
 mod under_way;
 mod wire;
 
@@ -326,18 +327,12 @@ where
                 self.call(frame);
                 None
             }
-            Request::Cancel { id, acknowledge, in_turn } => {
-                if let Some(call) = self.under_way.find(&id, in_turn) {
-                    call.waiter.cancel_handle().cancel();
-                } else if let Some(attachment) = &self.caller.attachment {
-                    // Begun over a connection that is lost.
-                    attachment.cancel(&id);
-                }
-                let acknowledge = acknowledge?;
+            Request::Cancel { id, acknowledge, unknown, in_turn } => {
+                let answer = if self.take_back(&id, in_turn) { acknowledge } else { unknown }?;
                 if in_turn {
-                    return self.reply_in_turn(acknowledge);
+                    return self.reply_in_turn(answer);
                 }
-                self.wire.outbox.push(&acknowledge);
+                self.wire.outbox.push(&answer);
                 None
             }
         }
@@ -352,6 +347,7 @@ where
 
     fn call(&mut self, frame: CallFrame<'_>) {
         let CallFrame { mut ticket, tool, arguments, extra, options } = frame;
+        take_back::respell(&mut ticket.id);
         if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
             return self.wire.outbox.push(&self.dialect.refuse(&ticket, &error));

@@ -155,10 +155,11 @@ impl Attachment {
         }
     }
 
-    /// Takes a call back whose connection is lost: as if its waiter had.
-    pub fn cancel(&self, id: &str) {
-        let Some((flight, seat)) = self.with(|state| state.take(id)) else { return };
+    /// Takes a call back whose connection is lost: as if its waiter had. Says whether there was one.
+    pub fn cancel(&self, id: &str) -> bool {
+        let Some((flight, seat)) = self.with(|state| state.take(id)) else { return false };
         flight.take_back(seat);
+        true
     }
 
     /// Outcomes kept, and their bytes.

@@ -330,7 +330,9 @@ fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {
         return Request::Nothing;
     }
     match params::cancelled(params) {
-        Some(id) => Request::Cancel { id: Cow::Borrowed(id), acknowledge: None, in_turn: false },
+        Some(id) => {
+            Request::Cancel { id: Cow::Borrowed(id), acknowledge: None, unknown: None, in_turn: false }
+        }
         None => Request::Nothing,
     }
 }

@@ -340,8 +340,10 @@ fn cancel(to: To<'_>) -> Request<'_> {
         let refused = refused("error", to, &CallError::Invalid("cancel needs a `request_id`".into()));
         return if in_turn { Request::ReplyInTurn(refused) } else { Request::Reply(refused) };
     };
+    let nobody = "no call with this request_id is under way here; it may have been answered already";
+    let unknown = Some(refused("cancelled", to, &CallError::Invalid(nobody.into())));
     let acknowledge = Some(close(reply("cancelled", to)));
-    Request::Cancel { id: Cow::Borrowed(id), acknowledge, in_turn }
+    Request::Cancel { id: Cow::Borrowed(id), acknowledge, unknown, in_turn }
 }
 
 fn options(

@@ -272,7 +272,7 @@ async fn a_queued_call_that_is_cancelled_never_reaches_the_provider() {
 }
 
 #[tokio::test]
-async fn a_cancel_for_nobody_is_acknowledged_and_hits_nobody() {
+async fn a_cancel_for_nobody_says_so_and_hits_nobody() {
     let provider = Provider::held().await;
     let daemon = Daemon::start(&provider, &[]).await;
     let (mut client, mut other) = (Op::connect(&daemon).await, Op::connect(&daemon).await);
@@ -280,11 +280,41 @@ async fn a_cancel_for_nobody_is_acknowledged_and_hits_nobody() {
     provider.started(1).await;
     for id in ["unknown", "r"] {
         other.cancel(id).await;
-        other.wire.find(|frame| frame["op"] == "cancelled" && frame["request_id"] == id).await;
+        let told = other.wire.find(|frame| frame["op"] == "cancelled" && frame["request_id"] == id).await;
+        assert_eq!(op::code(&told), "INVALID_REQUEST", "{told}");
     }
     provider.go();
     assert_eq!(op::text(&client.answer("r").await), "answer 1 to p");
     assert_eq!(provider.hung_up(), 0);
+    client.cancel("r").await;
+    let told = client.wire.find(|frame| frame["op"] == "cancelled").await;
+    assert_eq!(op::code(&told), "INVALID_REQUEST", "it was answered before");
+}
+
+#[tokio::test]
+async fn an_id_is_the_same_id_however_it_is_spelt() {
+    let provider = Provider::held().await;
+    let daemon = Daemon::start(&provider, &[]).await;
+    let (mut by_op, mut by_mcp) = (Op::connect(&daemon).await, Mcp::connect(&daemon).await);
+    by_op.question("x/y", "ask", "p").await;
+    let params = json!({"name": "ask", "arguments": {"prompt": "p"}});
+    by_mcp.request(json!("x/y"), "tools/call", &params).await;
+    provider.started(1).await;
+    daemon.has_waiters(2).await;
+    by_op
+        .wire
+        .say(r#"{"op":"call_tool","request_id":"\u0078/y","name":"ask","arguments":{"prompt":"q"}}"#)
+        .await;
+    let again = by_op.wire.find(|frame| frame.get("error").is_some()).await;
+    assert_eq!((op::code(&again), &again["request_id"]), ("INVALID_REQUEST", &json!("x/y")), "in use");
+    by_op.wire.say(r#"{"op":"cancel","request_id":"x\/\u0079"}"#).await;
+    let told = by_op.wire.find(|frame| frame["op"] == "cancelled").await;
+    assert_eq!((&told["request_id"], told.get("error")), (&json!("x/y"), None));
+    assert_eq!(op::code(&by_op.answer("x/y").await), "CANCELLED");
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"\u0078\/y"}}"#;
+    by_mcp.wire.say(cancel).await;
+    provider.sees_hang_up(1).await;
+    daemon.at_rest().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
