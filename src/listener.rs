@@ -197,8 +197,8 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
     if connection.over_limit {
         return too_many(connection.hub.limits.connections);
     }
-    if let Err(reason) = connection.gate.check(&request) {
-        return http::refused(StatusCode::FORBIDDEN, &CallError::Invalid(reason.to_owned()));
+    if let Err((status, reason)) = connection.gate.check(&request) {
+        return http::refused(status, &CallError::Invalid(reason.to_owned()));
     }
     let upgrade = match handshake::read(&request) {
         Ok(upgrade) => upgrade,

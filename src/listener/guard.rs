@@ -5,9 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::header::{HOST, ORIGIN};
+use hyper::{Request, StatusCode};
 
 /// The rules of one listener.
 pub(super) struct Gate {
@@ -22,29 +21,54 @@ impl Gate {
     }
 
     /// Whether `Host` is one that this listener goes by.
-    pub(super) fn host_matches(&self, request: &Request<Incoming>) -> bool {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        host.is_some_and(|host| !self.loopback || is_loopback_name(host))
+    pub(super) fn host_matches<B>(&self, request: &Request<B>) -> bool {
+        named(request).is_ok_and(|host| self.goes_by(host))
+    }
+
+    fn goes_by(&self, host: &str) -> bool {
+        !self.loopback || is_loopback_name(host)
     }
 
     /// # Errors
-    /// Why the request is refused.
-    pub(super) fn check(&self, request: &Request<Incoming>) -> Result<(), &'static str> {
-        if !self.host_matches(request) {
-            return Err("`Host` must be localhost or a loopback address here");
+    /// Why the request is refused, and with which status.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), (StatusCode, &'static str)> {
+        let host = named(request).map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
+        if !self.goes_by(host) {
+            return Err((StatusCode::FORBIDDEN, "`Host` must be localhost or a loopback address here"));
         }
-        let Some(origin) = request.headers().get(ORIGIN) else { return Ok(()) };
+        let mut origins = request.headers().get_all(ORIGIN).iter();
+        let (Some(origin), None) = (origins.next(), origins.next()) else {
+            let several = request.headers().contains_key(ORIGIN);
+            return if several { Err((StatusCode::BAD_REQUEST, "one `Origin` at most")) } else { Ok(()) };
+        };
         let origin = origin.to_str().map(str::to_ascii_lowercase).unwrap_or_default();
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if self.origin_matches(&origin, host) {
             return Ok(());
         }
-        Err("this `Origin` may not call the daemon; ALLOWED_ORIGINS lists those that may")
+        let reason = "this `Origin` may not call the daemon; ALLOWED_ORIGINS lists those that may";
+        Err((StatusCode::FORBIDDEN, reason))
     }
 
     fn origin_matches(&self, origin: &str, host: &str) -> bool {
         let own = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
         own || self.allowed_origins.iter().any(|allowed| allowed == origin)
+    }
+}
+
+/// The name by which the request reached the daemon: `Host`, exactly once, and the same in a target in absolute form
+/// (RFC 9112, section 3.2).
+///
+/// # Errors
+/// It has none that can be relied on.
+fn named<B>(request: &Request<B>) -> Result<&str, &'static str> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err("exactly one `Host` is needed") };
+    let host = host.to_str().map_err(|_| "`Host` is no host")?;
+    match request.uri().authority() {
+        Some(authority) if !authority.as_str().eq_ignore_ascii_case(host) => {
+            Err("the request's target names another host than `Host`")
+        }
+        Some(_) | None => Ok(host),
     }
 }
 
@@ -94,6 +118,27 @@ mod tests {
             "::1",
         ] {
             assert!(!is_loopback_name(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_request_says_exactly_once_by_which_name_it_came() {
+        let named = |target: &str, hosts: &[&str]| {
+            let start = Request::builder().uri(target);
+            let request = hosts.iter().fold(start, |request, host| request.header(HOST, *host));
+            super::named(&request.body(()).unwrap()).map(str::to_owned)
+        };
+        assert_eq!(named("/x", &["localhost:1"]).unwrap(), "localhost:1");
+        assert_eq!(named("http://LocalHost:1/x", &["localhost:1"]).unwrap(), "localhost:1");
+        for (target, hosts) in [
+            ("/x", [].as_slice()),
+            ("/x", &["localhost", "localhost"]),
+            ("/x", &["localhost", "evil.example"]),
+            ("http://evil.example/x", &["localhost"]),
+            ("http://localhost/x", &["localhost:1"]),
+            ("http://me@localhost/x", &["localhost"]),
+        ] {
+            assert!(named(target, hosts).is_err(), "{target} {hosts:?}");
         }
     }
 

@@ -158,6 +158,30 @@ async fn a_strangers_host_or_origin_is_refused_and_the_own_one_is_fine() {
     assert_eq!(request(daemon.address, "GET", "/healthz", &[("host", "evil.example")], "").await.status, 403);
 }
 
+/// RFC 9112, section 3.2: two names are none, and a target in absolute form counts.
+#[tokio::test]
+async fn a_request_that_names_its_host_twice_or_not_at_all_is_refused_at_every_path() {
+    let daemon = Daemon::offline(&[]).await;
+    let own = daemon.address.to_string();
+    let target = |host: &str, path: &str| format!("http://{host}{path}");
+    for path in ["/healthz", "/readyz", "/api/v1/stats", "/"] {
+        for (target, hosts, status) in [
+            (path.to_owned(), vec![("host", "localhost"), ("host", "localhost")], 400),
+            (path.to_owned(), vec![("host", "localhost"), ("host", "evil.example")], 400),
+            (target("evil.example", path), vec![("host", "localhost")], 400),
+            (target("evil.example", path), vec![("host", "evil.example")], 403),
+        ] {
+            let response = request(daemon.address, "GET", &target, &hosts, "").await;
+            assert_eq!(response.status, status, "{target} {hosts:?}");
+        }
+    }
+    let response = request(daemon.address, "GET", &target(&own, "/healthz"), &[("host", &own)], "").await;
+    assert_eq!(response.status, 200, "a target in absolute form is fine");
+    let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+    stream.write_all(b"GET /api/v1/stats HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(http::finish(&mut stream).await.status, 400, "no host at all");
+}
+
 #[tokio::test]
 async fn over_the_limit_of_connections_the_answer_is_503_and_healthz_still_answers() {
     let daemon = Daemon::offline(&[("CONNECTIONS_MAX", "2")]).await;

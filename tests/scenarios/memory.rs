@@ -102,7 +102,9 @@ async fn ten_thousand_bad_connections_take_no_more_memory_than_a_thousand() {
     connect_badly_up_to(program.address, 1000, 10_000).await;
     let late = resident_kib(&program);
     println!("resident after 1,000 bad connections: {early} KiB, after 10,000: {late} KiB");
-    assert!(late * 10 <= early * 11, "{early} KiB grew to {late} KiB");
+    // What the allocator and connections still closing hold differs by 3 MiB from run to run; 500 bytes kept for each
+    // of nine thousand are more.
+    assert!(late <= early + 4096, "{early} KiB grew to {late} KiB");
     let alive = crate::support::http::request(program.address, "GET", "/healthz", &[], "").await;
     assert_eq!(alive.status, 200);
 }
