@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
@@ -76,12 +76,17 @@ pub fn health(hub: &Hub, path: &str) -> Answered {
 
 /// One call, answered when it has ended.
 async fn execute(hub: &Hub, caller: Caller, request: Request<Incoming>) -> Answered {
+    if request.body().size_hint().lower() > u64::try_from(hub.limits.frame_bytes).unwrap_or(u64::MAX) {
+        // Before any of it is read, or its client is told to go on.
+        let mut response = too_large(hub.limits.frame_bytes);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
     let body = Limited::new(request.into_body(), hub.limits.frame_bytes).collect();
     let body = match Deadline::after(BODY).limit(body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let text = format!("the body has more than {} bytes", hub.limits.frame_bytes);
-            return refused(StatusCode::PAYLOAD_TOO_LARGE, &CallError::Invalid(text));
+            return too_large(hub.limits.frame_bytes);
         }
         Ok(Err(_)) => {
             return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body was cut".into()));
@@ -117,6 +122,11 @@ async fn execute(hub: &Hub, caller: Caller, request: Request<Incoming>) -> Answe
         Submitted::Waiting(mut waiter) => waiter.answer().await,
     };
     answered(&answer)
+}
+
+fn too_large(limit: usize) -> Answered {
+    let text = format!("the body has more than {limit} bytes");
+    refused(StatusCode::PAYLOAD_TOO_LARGE, &CallError::Invalid(text))
 }
 
 fn answered(answer: &Answer) -> Answered {

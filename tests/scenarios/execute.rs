@@ -1,6 +1,8 @@
 //! One call by HTTP, for scripts.
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::daemon::Daemon;
 use crate::support::http::{self, execute, request};
@@ -72,6 +74,17 @@ async fn a_body_over_the_limit_is_413() {
     let daemon = Daemon::offline(&[("MAX_FRAME_BYTES", "1000")]).await;
     let body = format!(r#"{{"tool":"echo","arguments":{{"text":"{}"}}}}"#, "x".repeat(1000));
     let response = execute(daemon.address, &body).await;
+    assert_eq!((response.status, &response.json()["error"]["code"]), (413, &json!("INVALID_REQUEST")));
+    assert_eq!(execute(daemon.address, r#"{"tool":"echo","arguments":{"text":"t"}}"#).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_will_be_too_large_is_refused_before_it_comes() {
+    let daemon = Daemon::offline(&[("MAX_FRAME_BYTES", "1000")]).await;
+    let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+    let head = "POST /api/v1/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n";
+    stream.write_all(format!("{head}Expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    let response = http::finish(&mut stream).await;
     assert_eq!((response.status, &response.json()["error"]["code"]), (413, &json!("INVALID_REQUEST")));
     assert_eq!(execute(daemon.address, r#"{"tool":"echo","arguments":{"text":"t"}}"#).await.status, 200);
 }
