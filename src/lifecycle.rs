@@ -110,6 +110,8 @@ pub struct Seen {
     pub joined_after: Duration,
     /// How long its work may take.
     pub timeout: Duration,
+    /// Parts of what it was to do are missing in its reply.
+    pub partial: bool,
 }
 
 /// Counts since the daemon started.

@@ -161,6 +161,8 @@ pub struct Reply {
     content: Range<usize>,
     /// The tool itself says that it failed.
     pub is_error: bool,
+    /// Parts of what was asked for are missing, and it says which: no failure, and nothing that answers others later.
+    pub is_partial: bool,
     /// Which model answered.
     pub model: Option<Arc<str>>,
     /// What it counted.
@@ -196,7 +198,15 @@ impl Reply {
     /// A reply whose members are its content only.
     fn of_content(members: String) -> Self {
         let content = CONTENT.len()..members.len();
-        Self { members, content, is_error: false, model: None, usage: None, collects: None }
+        Self {
+            members,
+            content,
+            is_error: false,
+            is_partial: false,
+            model: None,
+            usage: None,
+            collects: None,
+        }
     }
 
     /// A reply of one structured object, with its own text as content for clients that read only text.

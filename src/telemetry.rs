@@ -163,11 +163,12 @@ fn line(out: &mut String, record: &Record, format: LogFormat, principals: &[Box<
     let model = record.model.as_deref().map(loggable);
     let ended_ms = record.request.minted_ms() + millis(record.spent.total);
     let principal = usize::try_from(record.principal.0).ok().and_then(|at| principals.get(at));
-    let fields: [(&str, Option<&str>); 7] = [
+    let fields: [(&str, Option<&str>); 8] = [
         ("principal", principal.filter(|_| principals.len() > 1).map(|name| &**name)),
         ("tool", Some(&record.tool)),
         ("outcome", Some(record.terminal.label())),
         ("code", record.code),
+        ("note", record.seen.filter(|seen| seen.partial).map(|_| "partial")),
         ("role", record.role.map(crate::lifecycle::Role::label)),
         ("provider", record.provider.as_deref()),
         ("model", model.as_deref()),
@@ -313,6 +314,7 @@ mod tests {
         let mut text = String::new();
         line(&mut text, &record, LogFormat::Json, &[]);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json.get("note"), None);
         assert_eq!((&json["tool"], &json["model"]), (&"chat".into(), &"k2,tool:x".into()));
         let times = ["total_ms", "queue_ms", "permit_ms", "provider_ms", "overhead_ms"];
         assert_eq!(times.map(|time| json[time].to_string()), ["100.0", "20.0", "10.0", "65.0", "5.0"]);

@@ -124,7 +124,7 @@ impl OutcomeCache {
 /// A reply is kept. So is the outcome of a write that nobody knows: its twin must not run.
 fn is_kept(outcome: &Outcome) -> bool {
     match outcome {
-        Ok(reply) => !reply.is_error,
+        Ok(reply) => !reply.is_error && !reply.is_partial,
         Err(error) => matches!(**error, CallError::OutcomeUnknown { .. }),
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::call::key::CallKey;
-use crate::call::outcome::Outcome;
+use crate::call::outcome::{self, Outcome};
 use crate::call::queue::Priority;
 use crate::call::told::{New, Seen, Told};
 use crate::deadline::Deadline;
 use crate::ids::ExecutionId;
-use crate::phase::{ExecutionEnd, ExecutionState, Phase, Stages};
+use crate::phase::{ExecutionState, Phase, Stages};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::tool::{Effect, Tool, Worth};
@@ -425,8 +425,7 @@ impl Flight {
     /// Where its Execution is.
     pub fn state(&self) -> ExecutionState {
         match self.outcome() {
-            Some(Ok(_)) => ExecutionState::Ended(ExecutionEnd::Completed),
-            Some(Err(error)) => ExecutionState::Ended(error.execution_end()),
+            Some(outcome) => ExecutionState::Ended(outcome::execution_end(outcome)),
             None if self.stages.at(Phase::ProviderCallStart).is_some() => ExecutionState::Processing,
             None => ExecutionState::Allocated,
         }

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::call::cache::OutcomeCache;
 use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo};
 use crate::call::key::{BuildKeyHasher, CallKey};
-use crate::call::outcome::{CallError, Full, Outcome};
+use crate::call::outcome::{self, CallError, Full, Outcome};
 use crate::lifecycle::Executions;
-use crate::phase::{ExecutionEnd, Phase};
+use crate::phase::Phase;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tool::Effect;
 
@@ -134,8 +134,11 @@ impl Flights {
             stages.mark(Phase::SessionReleased, end);
         }
         let marks = stages.marks();
-        let end = outcome.as_ref().map_or_else(|error| error.execution_end(), |_| ExecutionEnd::Completed);
-        self.executions.ended(end, &marks, marks.at(Phase::SessionReleased).unwrap_or_default());
+        if outcome::is_partial(outcome) {
+            self.executions.was_partial();
+        }
+        let took = marks.at(Phase::SessionReleased).unwrap_or_default();
+        self.executions.ended(outcome::execution_end(outcome), &marks, took);
     }
 
     /// Executions that wait or work.

@@ -9,6 +9,10 @@ use crate::phase::{ExecutionEnd, Refusal, Terminal};
 use crate::provider::{Fault, Reply};
 use crate::tool::Misfit;
 
+mod end;
+
+pub(super) use end::{execution_end, is_partial, terminal};
+
 /// What a flight ends with, shared by all its waiters.
 pub type Outcome = Result<Arc<Reply>, Arc<CallError>>;
 

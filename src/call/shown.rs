@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::call::flight::Flight;
-use crate::call::outcome::Outcome;
+use crate::call::outcome::{self, Outcome};
 use crate::ids::{ExecutionId, PrincipalId, RequestId};
 use crate::lifecycle::{Record, Role, Seen};
 use crate::phase::{ExecutionState, Phase, Terminal};
@@ -94,7 +94,9 @@ pub(super) fn forgotten(request: RequestId, ended: Terminal, flight: &Flight) ->
 pub(super) fn work(flight: &Flight, outcome: Option<&Outcome>) -> Value {
     match outcome {
         None => json!({"state": "running", "phase": flight.stages().current().label()}),
-        Some(Ok(_)) => json!({"state": "completed"}),
+        Some(Ok(_)) => {
+            json!({"state": outcome.map_or("running", |outcome| outcome::terminal(outcome).label())})
+        }
         Some(Err(error)) => {
             json!({"state": error.terminal().label(), "code": error.code().label(), "message": error.to_string()})
         }
@@ -109,12 +111,14 @@ impl Seen {
             marks: flight.stages().marks(),
             joined_after: received.saturating_duration_since(flight.stages().start()),
             timeout: flight.about().timeout,
+            partial: flight.outcome().is_some_and(outcome::is_partial),
         }
     }
 
     /// What it would see now that it has left.
     fn again(flight: &Flight, before: &Self) -> Self {
-        Self { state: flight.state(), marks: flight.stages().marks(), ..*before }
+        let partial = flight.outcome().is_some_and(outcome::is_partial);
+        Self { state: flight.state(), marks: flight.stages().marks(), partial, ..*before }
     }
 }
 
@@ -169,7 +173,9 @@ fn notes(role: Option<Role>, seen: &Seen) -> Value {
     let how = how.map(|name| (name.to_owned(), millis(seen.joined_after)));
     let first_byte = seen.marks.first_byte().map(|at| ("first_byte".to_owned(), millis(at)));
     let retried = seen.marks.retried().map(|at| ("retried".to_owned(), millis(at)));
-    Value::Object(how.into_iter().chain(first_byte).chain(retried).collect())
+    let ended = seen.marks.at(Phase::SessionReleased).filter(|_| seen.partial);
+    let partial = ended.map(|at| ("partial".to_owned(), millis(at)));
+    Value::Object(how.into_iter().chain(first_byte).chain(retried).chain(partial).collect())
 }
 
 fn whole_millis(span: Duration) -> u64 {

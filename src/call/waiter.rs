@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::call::Submitted;
 use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
-use crate::call::outcome::{CallError, Outcome};
+use crate::call::outcome::{self, CallError, Outcome};
 use crate::call::queue::Priority;
 use crate::call::reattach::Attached;
 use crate::call::told::{New, Seen as Told};
@@ -374,7 +374,7 @@ pub(super) fn record(principal: PrincipalId, tool: Arc<str>, answer: &Answer) ->
         provider: answer.provider.clone(),
         model: answer.outcome.as_ref().ok().and_then(|reply| reply.model.clone()),
         role: answer.role,
-        terminal: error.map_or(Terminal::Completed, |error| error.terminal()),
+        terminal: outcome::terminal(&answer.outcome),
         code: error.map(|error| error.code().label()),
         refusal: error.and_then(|error| error.refusal()),
         spent: answer.spent,

@@ -48,6 +48,7 @@ pub(super) fn sessions(totals: &Totals, executions: &ExecutionTotals) -> Value {
         "total_sessions": totals.executions,
         "active_sessions": totals.executions.saturating_sub(executions.finished()),
         "completed_sessions": executions.of(ExecutionEnd::Completed),
+        "partial_sessions": executions.partial,
         "error_sessions": executions.of(ExecutionEnd::Error),
         "timeout_sessions": executions.of(ExecutionEnd::Timeout),
         "cancelled_sessions": executions.of(ExecutionEnd::Cancelled),

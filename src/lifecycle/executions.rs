@@ -16,6 +16,7 @@ pub struct Executions {
     limit: usize,
     active: AtomicUsize,
     peak: AtomicUsize,
+    partial: AtomicUsize,
     ended: Mutex<Ended>,
 }
 
@@ -41,6 +42,8 @@ pub struct ExecutionTotals {
     ended: [u64; ExecutionEnd::ALL.len()],
     /// The most that there were at one time.
     pub peak: usize,
+    /// Those that have a reply which lacks parts of what was asked for.
+    pub partial: usize,
     /// Average from call to end; zero when none has ended.
     pub average: Duration,
     /// Phases entered and notes taken, but for those that each caller has of its own.
@@ -62,7 +65,13 @@ impl Executions {
     /// None yet, and room for so many at one time.
     pub fn new(limit: usize) -> Self {
         let ended = Ended { recent: VecDeque::with_capacity(RECENT), sums: Sums::default() };
-        Self { limit, active: AtomicUsize::new(0), peak: AtomicUsize::new(0), ended: Mutex::new(ended) }
+        Self {
+            limit,
+            active: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            partial: AtomicUsize::new(0),
+            ended: Mutex::new(ended),
+        }
     }
 
     /// Takes room for one, to be given back with [`Executions::close`]; says whether there was any.
@@ -100,6 +109,11 @@ impl Executions {
         }
     }
 
+    /// One that has a reply lacks parts of it.
+    pub fn was_partial(&self) {
+        self.partial.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// One is gone: its room is free.
     pub fn close(&self) {
         self.active.fetch_sub(1, Ordering::AcqRel);
@@ -128,6 +142,7 @@ impl Executions {
         let mut totals = ExecutionTotals {
             ended: sums.ended,
             peak: self.peak.load(Ordering::Relaxed),
+            partial: self.partial.load(Ordering::Relaxed),
             average: Duration::ZERO,
             events: sums.events,
         };

@@ -134,16 +134,17 @@ fn count(answers: usize) -> f64 {
     u32::try_from(answers).map_or(f64::MAX, f64::from)
 }
 
-/// Each answer under its heading, in the order in which they were asked for.
+/// Each answer under its heading, in the order in which they were asked for. It failed where all have; where some
+/// have, it says so first.
 fn put_together(ends: impl Iterator<Item = (Asked, Result<Arc<Reply>, ChildFailed>)>) -> Reply {
     let (mut shown, mut answers) = (String::new(), Vec::new());
-    let (mut usage, mut all_failed) = (None, true);
+    let (mut usage, mut answered) = (None, 0);
     for (asked, end) in ends {
         let model = end.as_ref().ok().and_then(|reply| reply.model.clone()).unwrap_or(asked.model);
         let mut answer = json!({"provider": &*asked.provider, "model": &*model});
         let (member, value, text) = match end {
             Ok(reply) => {
-                all_failed = false;
+                answered += 1;
                 usage = sum(usage, reply.usage);
                 let text = content::text(reply.content());
                 ("text", Value::from(&*text), text)
@@ -162,8 +163,14 @@ fn put_together(ends: impl Iterator<Item = (Asked, Result<Arc<Reply>, ChildFaile
             shown.push_str(piece);
         }
     }
-    let mut reply = Reply::text(&shown).with_structure(&json!({"answers": answers}));
-    reply.is_error = all_failed;
+    let asked = answers.len();
+    let partial = 0 < answered && answered < asked;
+    if partial {
+        shown.insert_str(0, &format!("Partial: {answered} of {asked} answered.\n\n"));
+    }
+    let told = json!({"answers": answers, "asked": asked, "answered": answered, "partial": partial});
+    let mut reply = Reply::text(&shown).with_structure(&told);
+    (reply.is_error, reply.is_partial) = (answered == 0, partial);
     reply.usage = usage;
     reply
 }

@@ -35,10 +35,22 @@ async fn every_configured_provider_is_asked_and_each_answer_is_shown() {
     );
     assert_eq!(answers[0]["text"], "answer 1 to which");
     assert_eq!(answers[1]["error"]["code"], "PROVIDER_ERROR");
-    assert!(mcp::text(&answer).starts_with("## kimi: "), "{answer}");
+    assert_eq!(
+        (&result["structuredContent"]["partial"], &result["structuredContent"]["answered"]),
+        (&json!(true), &json!(1))
+    );
+    assert!(mcp::text(&answer).starts_with("Partial: 1 of 2 answered.\n\n## kimi: "), "{answer}");
     assert!(mcp::text(&answer).contains("\n\n## glm: glm-4.6\n\nNo answer: PROVIDER_ERROR: "), "{answer}");
     assert_ne!(result["isError"], true);
     assert_eq!((kimi.requests(), glm.requests()), (1, 1));
+    let mut by_op = Op::connect(&daemon).await;
+    let answer = by_op.ask("r", "consensus", &json!({"prompt": "which"})).await;
+    assert_eq!((&answer["metadata"]["partial"], answer.get("is_error")), (&json!(true), None));
+    assert_eq!(glm.requests(), 2, "what is partial answers nobody later");
+    kimi.plays(Play::Refuse(401));
+    let answer = by_op.ask("r", "consensus", &json!({"prompt": "none"})).await;
+    assert_eq!((answer["metadata"].get("partial"), &answer["is_error"]), (None, &json!(true)));
+    assert_eq!(daemon.stat("/sessions/partial_sessions"), 2);
     daemon.at_rest().await;
 }
 

@@ -10,6 +10,7 @@ use crate::call::{Answer, Call, Caller, Code, Options, Origin, Principal, Priori
 use crate::config::PrincipalConfig;
 use crate::config::principals::{OwnLimits, ToolPatterns};
 use crate::ids::PrincipalId;
+use crate::tool::Insight;
 
 /// A consensus that asks this of these, under way.
 fn ask(rig: &Rig, caller: &Caller, prompt: &str, models: &Value) -> Waiter {
@@ -37,10 +38,14 @@ fn chat(rig: &Rig, caller: &Caller, prompt: &str) -> Waiter {
     }
 }
 
-fn answers(answer: &Answer) -> Value {
+fn structure(answer: &Answer) -> Value {
     let reply = answer.outcome.as_ref().unwrap_or_else(|error| panic!("{error}"));
     let members: Value = serde_json::from_str(&format!("{{{}}}", reply.members())).unwrap();
-    members["structuredContent"]["answers"].clone()
+    members["structuredContent"].clone()
+}
+
+fn answers(answer: &Answer) -> Value {
+    structure(answer)["answers"].clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,25 +219,44 @@ async fn a_child_that_hangs_costs_nobody_the_other_answers() {
     let answer = end(&mut waiter).await;
     let answers = answers(&answer);
     assert_eq!((&answers[0]["error"]["code"], &answers[1]["text"]), (&"TIMEOUT".into(), &"b".into()));
-    assert!(text(&answer).starts_with("## second: m\n\nNo answer: TIMEOUT: "), "{}", text(&answer));
+    let told = "Partial: 1 of 2 answered.\n\n## second: m\n\nNo answer: TIMEOUT: ";
+    assert!(text(&answer).starts_with(told), "{}", text(&answer));
     assert!(!answer.outcome.unwrap().is_error);
     settle().await;
     rig.assert_at_rest();
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_failed_only_where_all_have() {
+async fn it_is_partial_where_some_have_failed_and_failed_only_where_all_have() {
     let rig = Rig::new(&[]);
-    for (last, failed) in [(Order::answer("a"), false), (Order::Panic, true)] {
+    for (first, last, answered) in [
+        (Order::answer("a"), Order::answer("b"), 2),
+        (Order::refused(), Order::answer("b"), 1),
+        (Order::refused(), Order::Panic, 0),
+    ] {
         let begun = rig.stage.begun();
         let mut waiter = ask(&rig, &rig.caller(0, 1), "q", &json!([{}, {}]));
         settle().await;
-        rig.stage.order(begun, Order::refused());
+        rig.stage.order(begun, first);
         rig.stage.order(begun + 1, last);
         let answer = end(&mut waiter).await;
-        assert_eq!(answers(&answer)[0]["error"]["code"], "PROVIDER_ERROR");
-        assert_eq!(answer.outcome.unwrap().is_error, failed);
+        let (failed, partial) = (answered == 0, answered == 1);
+        let reply = answer.outcome.as_ref().unwrap();
+        assert_eq!((reply.is_error, reply.is_partial), (failed, partial));
+        let told = structure(&answer);
+        let counts = (&told["asked"], &told["answered"], &told["partial"]);
+        assert_eq!(counts, (&json!(2), &json!(answered), &json!(partial)));
+        assert_eq!(text(&answer).starts_with("Partial: 1 of 2 answered.\n\n"), partial);
+        let found = rig.calls.request(PrincipalId(0), answer.request).unwrap().about;
+        let state = if failed { "error" } else { "completed" };
+        assert_eq!((&found["state"], &found["session"]["state"]), (&json!(state), &json!(state)));
+        assert_eq!(found["notes_ms"].get("partial").is_some(), partial, "{found}");
     }
+    let stats = rig.calls.server_stats();
+    let sessions = &stats["sessions"];
+    // Three composites, and their children: three that answered, two refused, one that panicked.
+    assert_eq!((&sessions["completed_sessions"], &sessions["error_sessions"]), (&json!(5), &json!(4)));
+    assert_eq!(sessions["partial_sessions"], 1);
     settle().await;
     rig.assert_at_rest();
 }

@@ -29,7 +29,10 @@ pub fn push_answer(out: &mut String, answer: &Answer) {
 
 /// Appends how the caller came to its result, and `,"metadata":…`.
 pub(super) fn push_metadata(out: &mut String, answer: &Answer) {
-    if answer.outcome.is_ok() {
+    if let Ok(reply) = &answer.outcome {
+        if reply.is_error {
+            out.push_str(",\"is_error\":true");
+        }
         match answer.role {
             Some(Role::Follower) => out.push_str(",\"from_inflight\":true"),
             Some(Role::Cache) => out.push_str(",\"from_cache\":true"),
@@ -53,6 +56,9 @@ pub(super) fn push_metadata(out: &mut String, answer: &Answer) {
         push_json_string(out, provider);
     }
     if let Ok(reply) = &answer.outcome {
+        if reply.is_partial {
+            out.push_str(",\"partial\":true");
+        }
         if let Some(model) = &reply.model {
             out.push_str(",\"model\":");
             push_json_string(out, model);
