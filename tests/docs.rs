@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use inflightd::cli::Cli;
+use inflightd::config::{Sources, resolve};
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 const CLIENTS: &str = include_str!("../docs/clients.md");
@@ -37,6 +38,13 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Everything that a user reads.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files(&root().join("docs"), ".md");
+    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    pages
 }
 
 /// Fenced blocks of a language.
@@ -168,6 +176,37 @@ fn starts_the_shim(server: &serde_json::Value, shown: &str) {
     }
 }
 
+#[test]
+fn every_piece_of_configuration_that_the_pages_show_holds() {
+    let page = include_str!("../docs/configuration.md");
+    let pieces = blocks(page, "toml");
+    assert!(pieces.len() >= 4, "{}", pieces.len());
+    for piece in pieces {
+        // What `inflightd token new` would print there.
+        let filled = piece.replace("blake3:…", &format!("blake3:{}", "5a".repeat(32)));
+        let toml = toml::from_str(&filled).unwrap_or_else(|error| panic!("{error}:\n{piece}"));
+        let sources = Sources { toml, working_folder: root(), ..Sources::default() };
+        if let Err(problems) = resolve(sources) {
+            panic!("{problems:#?}:\n{piece}");
+        }
+    }
+}
+
+#[test]
+fn all_json_that_the_pages_show_is_json() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in blocks(&text, "json") {
+            // One value, or one a line.
+            let mut values = serde_json::Deserializer::from_str(block).into_iter::<serde_json::Value>();
+            assert!(values.all(|value| value.is_ok()), "{}:\n{block}", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
 /// Words as a shell parts them, as far as the pages quote.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
@@ -183,10 +222,8 @@ fn words(line: &str) -> Vec<String> {
 
 #[test]
 fn every_command_line_of_every_page_parses() {
-    let mut pages = files(&root().join("docs"), ".md");
-    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
     let mut checked = 0;
-    for page in pages {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
             let command = line.trim().trim_start_matches("cargo run --release -- ");
@@ -210,9 +247,7 @@ fn every_command_line_of_every_page_parses() {
 
 #[test]
 fn no_link_between_pages_is_broken() {
-    let mut pages = files(&root().join("docs"), ".md");
-    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
-    for page in pages {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if link.starts_with("https://") {
