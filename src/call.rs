@@ -296,7 +296,13 @@ impl Calls {
             return Err(CallError::ShuttingDown);
         }
         let metadata = metadata(call.extra)?;
-        let asked = Asked { arguments, text: call.arguments, principal, session: caller.session.id };
+        let asked = Asked {
+            arguments,
+            text: call.arguments,
+            principal,
+            session: caller.session.id,
+            is_child: origin != Origin::Door,
+        };
         let prepared = match offer.registry.prepare(tool, asked) {
             Ok(Some(prepared)) => prepared,
             Ok(None) => unreachable!("only built-in tools need no work, and they were answered above"),
@@ -319,7 +325,7 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let (desk, timeout) = self.path.place(offer, tool, prepared.place);
+        let (desk, timeout) = self.path.place(offer, tool, &prepared);
         let provider = Arc::clone(desk.name());
         let keep = self.flights.cache().keeps(policy, tool);
         // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
@@ -378,6 +384,7 @@ impl Calls {
     }
 
     fn recorded(&self, caller: &Caller, tool: &Arc<Tool>, answer: Answer) -> Answer {
+        let answer = answer.of_sharer();
         self.watch.shared(answer.role, &answer.outcome);
         self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), false);
         answer

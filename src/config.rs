@@ -160,6 +160,17 @@ pub struct OfflineConfig {
     pub max_inflight: usize,
 }
 
+/// How many conversations are kept, how large, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct ConversationBounds {
+    /// Of each principal.
+    pub count: usize,
+    /// Of all of a principal's together.
+    pub bytes: usize,
+    /// Since each was used last.
+    pub age: Duration,
+}
+
 /// Everything `serve` needs, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -184,6 +195,8 @@ pub struct Config {
     pub ladder: Ladder,
     /// Providers that are offered, in the order in which they are preferred.
     pub providers: Vec<ProviderConfig>,
+    /// What is kept of conversations.
+    pub conversations: ConversationBounds,
     /// Other names for models.
     pub aliases: Vec<Alias>,
     /// What models cost.

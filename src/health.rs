@@ -124,6 +124,7 @@ impl Health {
         }
         calls.watch().sweep();
         calls.attachments().sweep();
+        calls.registry().catalog().books().conversations.sweep();
         tracing::info!(
             global_in_use = look.global.in_use,
             global_limit = look.global.limit,
@@ -198,6 +199,7 @@ impl Insight for Calls {
         let (executions, recent) = self.flights().statistics().read();
         let totals = self.watch().lifecycle().totals();
         let look = Look::at(self);
+        let (kept, kept_bytes) = self.registry().catalog().books().conversations.kept();
         let mut stats = json!({
             "total_executions": totals.executions,
             "successful": recent.successful,
@@ -230,6 +232,7 @@ impl Insight for Calls {
             "providers": providers(self.registry().catalog()),
             "usage": statistics::usage(&self.watch().ledger().spent()),
             "resilience": statistics::resilience(&self.care()),
+            "conversations": {"kept": kept, "bytes": kept_bytes},
             "sessions": statistics::sessions(&totals, &executions),
             "call_log": {"dropped_lines": self.watch().lifecycle().dropped_lines()},
         });

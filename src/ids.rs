@@ -4,8 +4,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+mod continuation;
 mod session_key;
 
+pub use continuation::ContinuationId;
 pub use session_key::SessionKey;
 
 /// The name by which the commands introduce themselves.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::deadline::Deadline;
-use crate::ids::RequestId;
+use crate::ids::{ContinuationId, RequestId};
 use crate::lifecycle::spend::Exhausted;
 pub use crate::lifecycle::spend::Usage;
 
@@ -17,6 +17,7 @@ pub mod catalog;
 pub mod chat;
 pub mod command;
 pub mod content;
+pub mod conversation;
 pub mod flow;
 pub mod llm;
 pub mod offline;
@@ -80,6 +81,14 @@ pub enum NotAsked {
         .0.limit
     )]
     Spent(Exhausted),
+    /// Another call goes on with the conversation just now.
+    #[error("this conversation is answering another of your calls: send this one again when that has ended")]
+    Busy,
+    /// The conversation went on, or was forgotten, since the call was sent.
+    #[error(
+        "this conversation has gone on since your call was sent: look at what was answered, then send it again"
+    )]
+    Moved,
 }
 
 /// Whose fault a fault is.
@@ -147,6 +156,7 @@ impl Fault {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::NotAsked(NotAsked::Spent(exhausted)) => Some(exhausted.retry_after),
+            Self::NotAsked(NotAsked::Busy | NotAsked::Moved) => Some(Duration::from_secs(1)),
             Self::Unreachable { .. } | Self::Broken { .. } | Self::TooLarge { .. } => None,
         }
     }
@@ -169,6 +179,19 @@ pub struct Reply {
     pub usage: Option<Usage>,
     /// The kept outcome that it ends with.
     pub collects: Option<Collects>,
+    /// The conversation that a later call may go on with.
+    pub continues: Option<Continues>,
+}
+
+/// A conversation that a reply belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continues {
+    /// Its name.
+    pub id: ContinuationId,
+    /// Whether this reply is its first: who shares it gets a conversation of its own.
+    pub opened: bool,
+    /// Where in the members its name stands, where the caller asked to be told.
+    shown: Option<usize>,
 }
 
 /// A kept outcome, in a reply that tells of it first.
@@ -206,6 +229,7 @@ impl Reply {
             model: None,
             usage: None,
             collects: None,
+            continues: None,
         }
     }
 
@@ -255,6 +279,48 @@ impl Reply {
         self.model = Some(model);
         self.usage = usage;
         self
+    }
+
+    /// Names the conversation that a later call may go on with; where `told`, in a text block of its own.
+    #[must_use]
+    pub fn continued_as(mut self, id: ContinuationId, opened: bool, told: bool) -> Self {
+        const BEFORE: &str = ",{\"type\":\"text\",\"text\":\"To go on with this conversation, call again with continuation_id ";
+        let mut shown = None;
+        if told {
+            let end = self.content.end.saturating_sub(1);
+            let block = format!("{BEFORE}{id}\"}}");
+            self.members.insert_str(end, &block);
+            self.content.end += block.len();
+            shown = Some(end + BEFORE.len());
+        }
+        self.continues = Some(Continues { id, opened, shown });
+        self
+    }
+
+    /// The conversation of a caller that got this reply, which `shared` it with the one whose call it was answered to.
+    pub fn continuation(&self, shared: bool, request: RequestId) -> Option<ContinuationId> {
+        let continues = self.continues?;
+        let own = shared && continues.opened;
+        Some(if own { continues.id.fork(request.random()) } else { continues.id })
+    }
+
+    /// The same reply for one who shared it, where it tells a name: its own.
+    pub fn for_sharer(&self, request: RequestId) -> Option<Self> {
+        let continues = self.continues.filter(|continues| continues.opened)?;
+        let start = continues.shown?;
+        let id = continues.id.fork(request.random());
+        let mut members = self.members.clone();
+        members.replace_range(start..start + ContinuationId::LENGTH, &id.to_string());
+        Some(Self {
+            members,
+            content: self.content.clone(),
+            is_error: self.is_error,
+            is_partial: self.is_partial,
+            model: self.model.clone(),
+            usage: self.usage,
+            collects: self.collects,
+            continues: Some(Continues { id, opened: false, shown: Some(start) }),
+        })
     }
 
     /// Members of the result object, without braces.

@@ -116,6 +116,8 @@ pub struct Asked<'a> {
     pub principal: PrincipalId,
     /// Through which client session.
     pub session: ClientSessionId,
+    /// Whether a composite asks.
+    pub is_child: bool,
 }
 
 /// Work of a tool that is not the registry's own.

@@ -18,6 +18,7 @@ use crate::phase::Phase;
 use crate::provider::{Job, Reply};
 use crate::tool::Tool;
 use crate::tool::place::{Composite, Place};
+use crate::tool::registry::Prepared;
 
 impl Path {
     /// Where a Run waits for its turn, and how long its work may take there.
@@ -25,11 +26,12 @@ impl Path {
         &'a self,
         offer: &'a Offer,
         tool: &Tool,
-        place: Place,
+        prepared: &Prepared,
     ) -> (&'a Arc<Desk>, Duration) {
-        match place {
+        match prepared.place {
             Place::Lane(id) => {
                 let (desk, limit) = offer.lane(id);
+                let limit = prepared.limit.or(limit);
                 (desk, limit.map_or(tool.timeout, |limit| tool.timeout.min(limit)))
             }
             Place::Composite(kind) => (self.slots(kind), tool.timeout),

@@ -349,7 +349,8 @@ impl CallError {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Expired { .. } => Code::Unauthorized,
-            Self::RateLimited { .. } | Self::Provider(Fault::NotAsked(_)) => Code::RateLimited,
+            Self::Provider(Fault::NotAsked(why)) => end::not_asked(why).0,
+            Self::RateLimited { .. } => Code::RateLimited,
             Self::NoSuchTool { .. } => Code::ToolNotFound,
             Self::Misfit(_) | Self::Metadata { .. } | Self::Arguments(_) | Self::NoLeaf { .. } => {
                 Code::ValidationError
@@ -391,7 +392,8 @@ impl CallError {
                 Full::Waiters { .. } | Full::Connection { .. } => Refusal::Waiters,
             },
             Self::Metadata { .. } => Refusal::Metadata,
-            Self::RateLimited { .. } | Self::Provider(Fault::NotAsked(_)) => Refusal::RateLimited,
+            Self::Provider(Fault::NotAsked(why)) => end::not_asked(why).1,
+            Self::RateLimited { .. } => Refusal::RateLimited,
             Self::Unavailable { .. } => Refusal::Unavailable,
             Self::ShuttingDown | Self::CutOff => Refusal::ShuttingDown,
             _ => Refusal::Invalid,

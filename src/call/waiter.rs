@@ -15,7 +15,7 @@ use crate::call::reattach::Attached;
 use crate::call::told::{New, Seen as Told};
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
-use crate::ids::{ExecutionId, PrincipalId, RequestId};
+use crate::ids::{ContinuationId, ExecutionId, PrincipalId, RequestId};
 use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::provider::Step;
@@ -39,6 +39,25 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether the work was done for another call.
+    fn is_shared(&self) -> bool {
+        matches!(self.role, Some(Role::Follower | Role::Cache))
+    }
+
+    /// Who shared the reply that opened a conversation goes on with one of its own.
+    pub(super) fn of_sharer(mut self) -> Self {
+        let own = self.outcome.as_ref().ok().filter(|_| self.is_shared());
+        if let Some(reply) = own.and_then(|reply| reply.for_sharer(self.request)) {
+            self.outcome = Ok(Arc::new(reply));
+        }
+        self
+    }
+
+    /// The conversation that this caller may go on with.
+    pub fn continuation(&self) -> Option<ContinuationId> {
+        self.outcome.as_ref().ok()?.continuation(self.is_shared(), self.request)
+    }
+
     /// An answer that needed no Execution.
     pub(super) fn at_once(
         request: RequestId,
@@ -318,7 +337,8 @@ impl Waiter {
             provider: Some(Arc::clone(self.flight.provider())),
             spent: self.spent(Instant::now()),
             outcome,
-        };
+        }
+        .of_sharer();
         let mut record = record(self.principal, Arc::clone(&self.flight.tool().name), &answer);
         record.seen = Some(Seen::of(&self.flight, self.received));
         if record.model.is_none() {

@@ -6,7 +6,8 @@ use super::principals::{LOCAL, RateLimit};
 use super::providers::{self, Classes, Share};
 use super::values::Values;
 use super::{
-    BreakerRules, Config, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault, Resilience, RetryRules,
+    BreakerRules, Config, ConversationBounds, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault,
+    Resilience, RetryRules,
 };
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
@@ -26,6 +27,11 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         continuation: values.seconds("CONTINUATION_TIMEOUT_SECS"),
     };
     let presets = providers::presets(values, &classes);
+    let conversations = ConversationBounds {
+        count: values.count("CONVERSATIONS_MAX").0,
+        bytes: values.count("CONVERSATION_BYTES").0,
+        age: values.seconds("CONVERSATION_SECS"),
+    };
     let (aliases, prices) = (values.aliases(), values.prices());
     let idle_connections = values.count("PROVIDER_IDLE_CONNECTIONS").0;
     let offline_max = values.count("OFFLINE_MAX_INFLIGHT");
@@ -71,6 +77,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         resilience,
         ladder,
         providers,
+        conversations,
         aliases,
         prices,
         idle_connections,

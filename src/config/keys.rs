@@ -373,6 +373,19 @@ pub static GROUPS: &[Group] = &[
                 "120",
                 "The same for a call that goes on with a conversation.",
             ),
+            key(
+                "CONVERSATIONS_MAX",
+                COUNT,
+                "100",
+                "Conversations kept for each principal; the one that was not used for longest makes room.",
+            ),
+            key("CONVERSATION_BYTES", BYTES, "16777216", "What all conversations of a principal may take."),
+            key(
+                "CONVERSATION_SECS",
+                Kind::Seconds,
+                "10800",
+                "How long a conversation is kept since it was used.",
+            ),
         ],
     },
     Group {

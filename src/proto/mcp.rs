@@ -382,6 +382,10 @@ fn push_meta(out: &mut String, stateless: bool, answer: &Answer, error: Option<&
         out.push_str(",\"inflightd/usage\":");
         push_usage(out, usage);
     }
+    if let Some(id) = answer.continuation() {
+        out.push_str(",\"inflightd/continuation_id\":");
+        push_json_string(out, &id.to_string());
+    }
     if let Some(CallError::AnsweredEarly { .. }) = error {
         out.push_str(",\"inflightd/still_running\":true");
     } else if let Some(error) = error {

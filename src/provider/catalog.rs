@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{Alias, Config, Prices, ProviderConfig};
 use crate::lifecycle::spend::Ledger;
 use crate::provider::chat::ChatProvider;
+use crate::provider::conversation::Conversations;
 use crate::provider::llm::{Llm, SetupError};
 use crate::provider::offline::{self, Offline};
 use crate::provider::pool::{Gauges, PoolRules};
@@ -33,13 +34,15 @@ pub struct ProviderEntry {
     pub chat: Arc<dyn ChatProvider>,
 }
 
-/// What outlasts a catalogue: what was spent, and what that is counted by.
-#[derive(Debug, Default)]
+/// What outlasts a catalogue: what was said and spent, and what that is counted by.
+#[derive(Debug)]
 pub struct Books {
     /// What was spent.
     pub ledger: Arc<Ledger>,
     /// What models cost.
     pub prices: Prices,
+    /// What was said.
+    pub conversations: Arc<Conversations>,
 }
 
 /// All providers, the preferred one first, `offline` last.
@@ -56,7 +59,8 @@ impl Catalog {
     /// # Errors
     /// A key that cannot be sent, or no TLS on this machine.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
-        Self::with_ledger(config, Arc::new(Ledger::new(&config.principals)))
+        let conversations = Arc::new(Conversations::new(config.conversations));
+        Self::with(config, Arc::new(Ledger::new(&config.principals)), conversations)
     }
 
     /// A catalogue that takes the place of this one, with the books that it kept.
@@ -64,12 +68,17 @@ impl Catalog {
     /// # Errors
     /// See [`Catalog::new`].
     pub fn anew(&self, config: &Config) -> Result<Self, SetupError> {
-        let anew = Self::with_ledger(config, Arc::clone(&self.books.ledger))?;
+        let Books { ledger, conversations, .. } = &*self.books;
+        let anew = Self::with(config, Arc::clone(ledger), Arc::clone(conversations))?;
         anew.books.ledger.set_limits(&config.principals);
         Ok(anew)
     }
 
-    fn with_ledger(config: &Config, ledger: Arc<Ledger>) -> Result<Self, SetupError> {
+    fn with(
+        config: &Config,
+        ledger: Arc<Ledger>,
+        conversations: Arc<Conversations>,
+    ) -> Result<Self, SetupError> {
         let rules = PoolRules { idle: config.idle_connections, connect: config.ladder.connect };
         let mut entries =
             config.providers.iter().map(|each| entry(each, rules)).collect::<Result<Vec<_>, _>>()?;
@@ -85,7 +94,7 @@ impl Catalog {
             connections: None,
             chat: Arc::new(offline.clone()),
         });
-        let books = Arc::new(Books { ledger, prices: config.prices.clone() });
+        let books = Arc::new(Books { ledger, prices: config.prices.clone(), conversations });
         Ok(Self { entries, aliases: config.aliases.clone(), books, offline })
     }
 

@@ -15,6 +15,10 @@ use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Image, Message,
 use crate::provider::{Context, Fault, Job, NotAsked, Reply, Usage};
 use crate::tool::{Dedup, Effect, Misfit, Worth};
 
+pub mod thread;
+
+pub use thread::Thread;
+
 /// The tools that come with the daemon.
 pub const BUILT_IN: &str = include_str!("tools.toml");
 
@@ -76,12 +80,18 @@ pub fn parse(text: &str) -> Result<Vec<Declaration>, toml::de::Error> {
 pub struct PromptTool {
     system: Arc<str>,
     message: Arc<[String]>,
+    converses: bool,
 }
 
 impl PromptTool {
     /// The tool's way to ask.
     pub fn new(declaration: &Declaration) -> Self {
-        Self { system: Arc::from(&*declaration.system), message: declaration.message.clone().into() }
+        let properties = declaration.input_schema.get("properties");
+        Self {
+            system: Arc::from(&*declaration.system),
+            message: declaration.message.clone().into(),
+            converses: properties.is_some_and(|members| members.get(thread::ARGUMENT).is_some()),
+        }
     }
 
     /// Answers of models are paid for.
@@ -90,6 +100,11 @@ impl PromptTool {
     /// The instructions that hold where the caller brings none.
     pub fn system(&self) -> &str {
         &self.system
+    }
+
+    /// Whether its schema lets callers go on with a conversation.
+    pub fn converses(&self) -> bool {
+        self.converses
     }
 
     /// The question that arguments which fit the tool's schema ask.
@@ -226,14 +241,19 @@ pub struct Ask {
     pub request: ChatRequest,
     /// At whose cost.
     pub bill: Bill,
+    /// In which conversation, if it is one.
+    pub thread: Option<Thread>,
 }
 
 impl Job for Ask {
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let Self { provider, mut request, bill } = *self;
-        if let Err(exhausted) = bill.books.ledger.may_spend(bill.principal) {
-            return std::future::ready(Err(Fault::NotAsked(NotAsked::Spent(exhausted)))).boxed();
-        }
+        let Self { provider, mut request, bill, thread } = *self;
+        let begun = bill.books.ledger.may_spend(bill.principal).map_err(NotAsked::Spent);
+        let begun = begun.and_then(|()| thread.map(|thread| thread.begin(&bill)).transpose());
+        let spoken = match begun {
+            Ok(spoken) => spoken,
+            Err(why) => return std::future::ready(Err(Fault::NotAsked(why))).boxed(),
+        };
         // Each attempt is counted by itself.
         request.meter = Meter::default();
         let price = bill.books.prices.find(&bill.provider, &bill.model);
@@ -244,14 +264,18 @@ impl Job for Ask {
                 charge.price = charge.bill.books.prices.find(&charge.bill.provider, model);
             }
             reply.usage = reply.usage.map(|usage| charge.priced(usage));
-            Ok(reply)
+            Ok(match spoken {
+                Some(spoken) => spoken.answered(&charge.bill, reply),
+                None => reply,
+            })
         }
         .boxed()
     }
 
     fn again(&self) -> Option<Box<dyn Job>> {
-        let Self { provider, request, bill } = self;
-        Some(Box::new(Self { provider: Arc::clone(provider), request: request.clone(), bill: bill.clone() }))
+        let Self { provider, request, bill, thread } = self;
+        let (provider, request) = (Arc::clone(provider), request.clone());
+        Some(Box::new(Self { provider, request, bill: bill.clone(), thread: thread.clone() }))
     }
 }
 
@@ -288,6 +312,7 @@ mod tests {
         PromptTool {
             system: Arc::from("be brief"),
             message: message.iter().map(|part| (*part).to_owned()).collect(),
+            converses: false,
         }
     }
 

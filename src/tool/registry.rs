@@ -62,6 +62,8 @@ pub struct Prepared {
     pub definition: u64,
     /// The model that is asked, where one is.
     pub model: Option<Arc<str>>,
+    /// How long it may take there, where the lane's own limit does not hold for it; never longer than its tool allows.
+    pub limit: Option<Duration>,
     /// The work.
     pub job: Box<dyn Job>,
 }
@@ -246,6 +248,7 @@ impl Registry {
                     place: Place::Lane(LaneId(offline_place)),
                     definition: tool.definition,
                     model: None,
+                    limit: None,
                     job,
                 }))
             }
@@ -255,7 +258,7 @@ impl Registry {
                 let all = self.all_asked(&asked.arguments, &mut definition)?;
                 let job = Box::new(AskAll::new(&asked.arguments, all));
                 let place = Place::Composite(Composite::Consensus);
-                Ok(Some(Prepared { place, definition, model: None, job }))
+                Ok(Some(Prepared { place, definition, model: None, limit: None, job }))
             }
             Work::Custom(_) => unreachable!("it was made ready above"),
         }
@@ -393,7 +396,7 @@ struct AtOffline {
 impl CustomWork for AtOffline {
     fn prepare(&self, asked: Asking<'_>) -> Result<Prepared, Unprepared> {
         let job = self.work.job(&asked.arguments);
-        Ok(Prepared { place: self.place, definition: 0, model: None, job })
+        Ok(Prepared { place: self.place, definition: 0, model: None, limit: None, job })
     }
 }
 

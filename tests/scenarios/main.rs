@@ -17,6 +17,7 @@
 )]
 
 mod consensus;
+mod conversations;
 mod dedup;
 mod deployed;
 mod doctor;

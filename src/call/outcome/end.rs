@@ -1,7 +1,16 @@
 //! How an outcome counts. A reply that says itself that it failed is no success, whatever carried it.
 
-use crate::call::outcome::Outcome;
-use crate::phase::{ExecutionEnd, Terminal};
+use crate::call::outcome::{Code, Outcome};
+use crate::phase::{ExecutionEnd, Refusal, Terminal};
+use crate::provider::NotAsked;
+
+/// What a call whose provider was not asked is answered with, and counted as.
+pub(super) fn not_asked(why: &NotAsked) -> (Code, Refusal) {
+    match why {
+        NotAsked::Spent(_) => (Code::RateLimited, Refusal::RateLimited),
+        NotAsked::Busy | NotAsked::Moved => (Code::OverCapacity, Refusal::Waiters),
+    }
+}
 
 /// For the Execution that came to it.
 pub(in crate::call) fn execution_end(outcome: &Outcome) -> ExecutionEnd {

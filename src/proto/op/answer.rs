@@ -67,6 +67,10 @@ pub(super) fn push_metadata(out: &mut String, answer: &Answer) {
             out.push_str(",\"usage\":");
             push_usage(out, usage);
         }
+        if let Some(id) = answer.continuation() {
+            out.push_str(",\"continuation_id\":");
+            push_json_string(out, &id.to_string());
+        }
     }
     push_session(out, answer);
     out.push('}');

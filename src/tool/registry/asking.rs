@@ -5,10 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::ids::{ContinuationId, PrincipalId};
 use crate::provider::catalog::ProviderEntry;
 use crate::provider::chat::{ChatRequest, ChatRole, Message, Meter};
+use crate::provider::conversation::{Found, Partner};
 use crate::tool::consensus::{self, Asked};
 use crate::tool::place::{LaneId, Place};
+use crate::tool::prompt::thread::{self, Thread};
 use crate::tool::prompt::{self, Ask, Bill};
 use crate::tool::registry::{Prepared, Registry, mixed};
 use crate::tool::{Asked as Asking, Misfit, PromptTool, Tool};
@@ -22,21 +25,45 @@ struct Answerer<'a> {
 }
 
 impl Registry {
-    /// A question to a model.
+    /// A question to a model, perhaps in a conversation.
     pub(super) fn ask(
         &self,
         tool: &Tool,
         prompt: &PromptTool,
         asked: Asking<'_>,
     ) -> Result<Prepared, Misfit> {
-        let Asking { arguments, text, principal, .. } = asked;
-        let Answerer { place, entry, model } = self.answerer(&arguments)?;
-        let mut messages = Vec::with_capacity(2);
-        let system = arguments.get("system").and_then(Value::as_str).unwrap_or(prompt.system());
-        if !system.is_empty() {
-            messages.push(Arc::new(Message::text(ChatRole::System, system)));
-        }
-        messages.push(Arc::new(prompt.question(&arguments)));
+        let Asking { arguments, text, principal, is_child, .. } = asked;
+        let goes_on = self.conversation(prompt, &arguments, principal)?;
+        let before = goes_on.as_ref().map(|(_, found)| found);
+        let Answerer { place, entry, model } =
+            self.answerer(&arguments, before.map(|found| &found.partner))?;
+        let own_system = arguments.get("system").and_then(Value::as_str);
+        let own_system = own_system.map(|text| Arc::new(Message::text(ChatRole::System, text)));
+        let own_system = own_system.or_else(|| before?.partner.system.clone());
+        let system = own_system.clone();
+        let system = system.unwrap_or_else(|| Arc::new(Message::text(ChatRole::System, prompt.system())));
+        let question = Arc::new(prompt.question(&arguments));
+        let mut messages = Vec::with_capacity(2 + before.map_or(0, |found| found.said.len()));
+        messages.extend(Some(system).filter(|system| !system.text.is_empty()));
+        messages.extend(before.into_iter().flat_map(|found| found.said.iter().cloned()));
+        messages.push(Arc::clone(&question));
+        let turn = before.map(|found| found.turn);
+        let told = prompt.converses() && arguments.get(thread::ARGUMENT).is_some();
+        // What a composite asks on the way would crowd out what its caller means to go on with.
+        let thread = (told || prompt.converses() && !is_child).then(|| Thread {
+            id: goes_on.as_ref().map_or_else(ContinuationId::mint, |(id, _)| *id),
+            turn,
+            told,
+            partner: Partner {
+                provider: Arc::clone(&entry.name),
+                model: Arc::clone(&model),
+                system: own_system,
+            },
+            question,
+        });
+        let definition = definition_at(tool, entry, &model);
+        let definition =
+            goes_on.as_ref().map_or(definition, |(id, found)| at_turn(definition, *id, found.turn));
         let parameters = prompt::parameters(&arguments, text)?;
         let request =
             ChatRequest { model: Arc::clone(&model), messages, parameters, meter: Meter::default() };
@@ -48,9 +75,31 @@ impl Registry {
         };
         Ok(Prepared {
             place: Place::Lane(LaneId(place)),
-            definition: definition_at(tool, entry, &model),
-            job: Box::new(Ask { provider: Arc::clone(&entry.chat), request, bill }),
+            definition,
+            limit: turn.map(|_| entry.follow_up_timeout),
+            job: Box::new(Ask { provider: Arc::clone(&entry.chat), request, bill, thread }),
             model: Some(model),
+        })
+    }
+
+    /// The conversation that a call goes on with.
+    fn conversation(
+        &self,
+        prompt: &PromptTool,
+        arguments: &Value,
+        who: PrincipalId,
+    ) -> Result<Option<(ContinuationId, Found)>, Misfit> {
+        let named = arguments.get(thread::ARGUMENT).and_then(Value::as_str);
+        let Some(named) = named.filter(|named| prompt.converses() && *named != thread::NEW) else {
+            return Ok(None);
+        };
+        let id = ContinuationId::parse(named);
+        let found = id.and_then(|id| Some((id, self.catalog.books().conversations.find(who, id)?)));
+        found.map(Some).ok_or_else(|| Misfit {
+            path: thread::ARGUMENT.into(),
+            message:
+                "no such conversation of yours is kept any more; leave it out, or say \"new\", to begin one"
+                    .into(),
         })
     }
 
@@ -65,7 +114,7 @@ impl Registry {
         });
         let mut asked = Vec::with_capacity(named.len());
         for (place, named) in named.into_iter().enumerate() {
-            let answerer = self.answerer(&named).map_err(|misfit| Misfit {
+            let answerer = self.answerer(&named, None).map_err(|misfit| Misfit {
                 path: format!("models/{place}/{}", misfit.path),
                 message: misfit.message,
             })?;
@@ -78,16 +127,19 @@ impl Registry {
         Ok(asked)
     }
 
-    /// The provider and model that the arguments name; every other name of a model than an alias is taken as it is.
-    fn answerer(&self, arguments: &Value) -> Result<Answerer<'_>, Misfit> {
+    /// The provider and model that the arguments name, or else those that the conversation had; every other name of a
+    /// model than an alias is taken as it is.
+    fn answerer(&self, arguments: &Value, before: Option<&Partner>) -> Result<Answerer<'_>, Misfit> {
         let text = |name: &str| arguments.get(name).and_then(Value::as_str);
         let (provider, model) = (text("provider"), text("model"));
         let alias = model.and_then(|model| self.catalog.alias(model, provider));
         let stands_for = alias.and_then(|alias| alias.provider.as_deref());
-        let found = match provider.or(stands_for) {
-            Some(name) => self.catalog.find(name),
-            None => self.catalog.preferred(),
+        let before_or_preferred = || {
+            let before = before.and_then(|partner| self.catalog.find(&partner.provider));
+            before.or_else(|| self.catalog.preferred())
         };
+        let asked = provider.or(stands_for);
+        let found = asked.map_or_else(before_or_preferred, |name| self.catalog.find(name));
         let (place, entry) = found.ok_or_else(|| {
             let names: Vec<_> = self.catalog.entries().iter().map(|entry| &*entry.name).collect();
             let names = names.join(", ");
@@ -104,8 +156,10 @@ impl Registry {
                 },
             }
         })?;
-        let model = alias.map(|alias| &*alias.model).or(model);
-        Ok(Answerer { place, entry, model: model.map_or_else(|| Arc::clone(&entry.model), Arc::from) })
+        let model = alias.map(|alias| &*alias.model).or(model).map(Arc::from);
+        let before = before.filter(|partner| partner.provider == entry.name).map(|partner| &partner.model);
+        let model = model.unwrap_or_else(|| Arc::clone(before.unwrap_or(&entry.model)));
+        Ok(Answerer { place, entry, model })
     }
 }
 
@@ -117,4 +171,10 @@ fn definition_at(tool: &Tool, entry: &ProviderEntry, model: &str) -> u64 {
         xxh3_64(entry.place.as_bytes()),
         xxh3_64(model.as_bytes()),
     ])
+}
+
+/// The same at a turn of a conversation: equal questions at two turns are two questions.
+fn at_turn(definition: u64, id: ContinuationId, turn: usize) -> u64 {
+    let [base, fork] = id.bits();
+    mixed([definition, base, fork, u64::try_from(turn).unwrap_or(u64::MAX)])
 }
