@@ -77,7 +77,6 @@ where
         listens: false,
         pulse,
         read_in_a_row: 0,
-        woken: true,
         stalled: None,
     };
     let end = std::future::poll_fn(|cx| session.poll_end(cx)).await;
@@ -96,8 +95,6 @@ struct Session<S, D> {
     listens: bool,
     pulse: Pulse,
     read_in_a_row: usize,
-    /// The task was woken since the timer was last looked at.
-    woken: bool,
     /// The peer has as much waiting as it may.
     stalled: Option<Stalled>,
 }
@@ -161,12 +158,11 @@ where
         {
             return Poll::Ready(Event::Due(place));
         }
-        if (self.woken || self.pulse.moved())
+        if self.pulse.is_due()
             && let Poll::Ready(beat) = self.pulse.poll_beat(cx)
         {
             return Poll::Ready(Event::Beat(beat));
         }
-        self.woken = false;
         if self.is_closing(cx) {
             return Poll::Ready(Event::Closing);
         }
@@ -187,7 +183,6 @@ where
 
     /// Nothing can be done before the task is woken.
     fn rest(&mut self) -> Poll<Event> {
-        self.woken = true;
         self.under_way.rest();
         Poll::Pending
     }

@@ -101,9 +101,9 @@ impl Pulse {
         }
     }
 
-    /// Whether the timer was moved since it was last looked at.
-    pub(super) fn moved(&self) -> bool {
-        self.moved
+    /// Whether the timer is to be looked at: it was moved, or has fired.
+    pub(super) fn is_due(&self) -> bool {
+        self.moved || self.timer.is_elapsed()
     }
 
     fn due(&self) -> Instant {
