@@ -123,7 +123,7 @@ impl Hub {
     /// What a dialect may look at for this principal.
     pub fn view<'a>(&'a self, principal: &'a Principal) -> View<'a> {
         View {
-            registry: self.calls.registry(),
+            calls: &self.calls,
             insight: &*self.calls,
             ladder: &self.ladder,
             auth: &self.auth,

@@ -10,26 +10,28 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::call::{Answer, CallError, Options, Principal, no_such_tool};
+use crate::call::{Answer, CallError, Calls, Options, Principal, no_such_tool};
 use crate::clients::Clients;
 use crate::config::Ladder;
 use crate::ids::SessionKey;
 use crate::provider::{Usage, push_json_string};
-use crate::tool::{Insight, Registry, Tool};
+use crate::tool::{Insight, Tool};
 
 mod auth;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod op;
 pub mod progress;
+mod short;
 
 pub use auth::Auth;
 use progress::{Numbers, Progress};
+pub use short::Short;
 
 /// What a dialect may look at while it reads a frame.
 pub struct View<'a> {
-    /// Tools and providers.
-    pub registry: Arc<Registry>,
+    /// The path of a call, with its tools.
+    pub calls: &'a Calls,
     /// Statistics.
     pub insight: &'a dyn Insight,
     /// Timeouts to announce.
@@ -46,14 +48,14 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// The tools that are there for who asks, in the order in which they are listed.
-    pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
-        let principal = self.principal;
-        self.registry.tools().iter().filter(|tool| principal.allows(&tool.name))
+    pub fn tools(&self) -> Vec<Arc<Tool>> {
+        let registry = self.calls.registry();
+        registry.tools().iter().filter(|tool| self.principal.allows(&tool.name)).cloned().collect()
     }
 
     /// What calling a tool that is not there for who asks is answered with.
     pub fn no_such_tool(&self, name: &str) -> CallError {
-        no_such_tool(&self.registry, self.principal, name)
+        no_such_tool(&self.calls.registry(), self.principal, name)
     }
 }
 
@@ -182,9 +184,9 @@ pub struct CallFrame<'a> {
 #[derive(Debug, Default)]
 pub struct Ticket {
     /// The client's id, as JSON text; a client may name none.
-    pub id: Option<Box<str>>,
+    pub id: Option<Short>,
     /// What progress goes by, as JSON text; none: no progress is wanted.
-    pub progress: Option<Box<str>>,
+    pub progress: Option<Short>,
     /// The numbers of its progress messages.
     pub numbers: Numbers,
     /// Whether it is of the stateless era (MCP).

@@ -269,7 +269,7 @@ impl<'a> Asked<'a> {
     /// One page of tools. Nothing changes the registry or a principal while the daemon runs, so a cursor is a place
     /// among the tools that are there for it.
     fn list(&self, cursor: Option<&str>, view: &View<'_>) -> Request<'static> {
-        let tools: Vec<_> = view.tools().collect();
+        let tools = view.tools();
         let from = cursor.map_or(Some(0), |cursor| cursor.strip_prefix("tools:")?.parse().ok());
         let Some(from) = from.filter(|from| *from == 0 || *from < tools.len()) else {
             return Request::Reply(jsonrpc::error_response(

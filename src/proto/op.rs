@@ -10,7 +10,9 @@ use crate::call::{Answer, Bounds, CallError, Options, Priority};
 use crate::clients::{Met, Patience};
 use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
 use crate::proto::progress::{Numbers, Progress, push_number};
-use crate::proto::{CallFrame, Close, Dialect, Request, Str, Ticket, Turn, View, push_error, read_object};
+use crate::proto::{
+    CallFrame, Close, Dialect, Request, Short, Str, Ticket, Turn, View, push_error, read_object,
+};
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
@@ -211,7 +213,7 @@ impl Op {
         let within = |gets_progress| view.clients.answer_within(patience, gets_progress);
         let (ticket, options) = match to {
             To::Ordinary(id) => {
-                let id: Option<Box<str>> = id.map(Into::into);
+                let id: Option<Short> = id.map(Into::into);
                 let numbers = Numbers::new(options.resume);
                 let bounds = Bounds { answer_within: within(true), reply_bytes: None };
                 let options = Options { wants_text: id.is_some(), bounds, ..options };
@@ -372,7 +374,7 @@ fn options(
 fn list_tools(to: To<'_>, view: &View<'_>) -> String {
     let mut out = reply("list_tools_res", to);
     out.push_str(",\"tools\":[");
-    for (at, tool) in view.tools().enumerate() {
+    for (at, tool) in view.tools().iter().enumerate() {
         if at > 0 {
             out.push(',');
         }

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::proto::{Dialect, one_spelling};
+use crate::proto::{Dialect, Short, one_spelling};
 use crate::session::Session;
 
 /// Puts an id into the spelling by which it is found again.
-pub(super) fn respell(id: &mut Option<Box<str>>) {
+pub(super) fn respell(id: &mut Option<Short>) {
     if let Some(id) = id
         && let Cow::Owned(spelt) = one_spelling(id)
     {
-        *id = spelt.into();
+        *id = Short::from(&*spelt);
     }
 }
 
