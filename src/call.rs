@@ -1,6 +1,7 @@
 //! The path of a call, from admission to settlement: one function that reads top to bottom, each stage one file.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -256,7 +257,7 @@ impl Calls {
                 outcome: Err(Arc::new(error)),
             };
             let name = waiter::recorded_name(tool);
-            self.watch.ended(waiter::record(caller.principal.id, name, &answer), false);
+            self.watch.ended(waiter::record(caller.principal.id, name, &answer), None);
             Submitted::Answered(answer)
         })
     }
@@ -386,7 +387,7 @@ impl Calls {
     fn recorded(&self, caller: &Caller, tool: &Arc<Tool>, answer: Answer) -> Answer {
         let answer = answer.of_sharer();
         self.watch.shared(answer.role, &answer.outcome);
-        self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), false);
+        self.watch.ended(waiter::record(caller.principal.id, Arc::clone(&tool.name), &answer), None);
         answer
     }
 
@@ -442,11 +443,16 @@ async fn fly(path: Arc<Path>, run: Run) {
                 }
             }
         };
-        tokio::select! {
-            biased;
-            worked = work => worked,
-            () = flight.stopped() => Err(CallError::Cancelled),
-            () = path.halt.cancelled() => Err(CallError::ShuttingDown),
+        let mut work = pin!(work);
+        // Who listens to what may stop it is made only for work that has to be waited for.
+        match futures_util::poll!(work.as_mut()) {
+            Poll::Ready(worked) => worked,
+            Poll::Pending => tokio::select! {
+                biased;
+                worked = work => worked,
+                () = flight.stopped() => Err(CallError::Cancelled),
+                () = path.halt.cancelled() => Err(CallError::ShuttingDown),
+            },
         }
     };
     let end = Instant::now();

@@ -1,6 +1,8 @@
 //! One absolute point in time, passed by value: no layer below starts a clock of its own.
 
 use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,6 +51,11 @@ impl Deadline {
     /// # Errors
     /// [`Passed`], and `work` is dropped.
     pub async fn limit<T>(self, work: impl Future<Output = T>) -> Result<T, Passed> {
+        let mut work = pin!(work);
+        // The timer is made only for work that has to be waited for.
+        if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
+            return Ok(done);
+        }
         tokio::select! {
             biased;
             done = work => Ok(done),

@@ -266,8 +266,12 @@ impl Stages {
     }
 
     fn micros(&self, at: Instant) -> u64 {
-        let micros = u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX);
-        micros.saturating_add(1)
+        let after = at.saturating_duration_since(self.start);
+        after
+            .as_secs()
+            .saturating_mul(1_000_000)
+            .saturating_add(u64::from(after.subsec_micros()))
+            .saturating_add(1)
     }
 
     /// All marks as they are now.

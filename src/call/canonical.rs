@@ -4,6 +4,8 @@
 //! their literal text, since 1 and 1.0, or 2^53 and 2^53+1, are different arguments. The walk goes over the raw
 //! bytes and builds no second document: arguments that are already canonical are copied once.
 
+use std::cell::Cell;
+
 /// How deep arguments may nest. `serde_json`, which every door uses, stops at 128 as well.
 pub const MAX_DEPTH: usize = 128;
 
@@ -25,10 +27,24 @@ pub enum CanonicalError {
 ///
 /// The form is made to be compared and hashed, not parsed: each member and element ends in a comma.
 pub fn canonical(raw: &str, out: &mut Vec<u8>) -> Result<(), CanonicalError> {
-    let mut walk = Walk { input: raw.as_bytes(), at: 0, out, members: Vec::new() };
-    walk.value(0)?;
+    let mut walk = Walk { input: raw.as_bytes(), at: 0, out, members: MEMBERS.take() };
+    let walked = walk.value(0);
     walk.space();
-    if walk.at == walk.input.len() { Ok(()) } else { Err(CanonicalError::Malformed) }
+    let ended = walk.at == walk.input.len();
+    let mut members = walk.members;
+    if members.capacity() <= SPARE_MEMBERS {
+        members.clear();
+        MEMBERS.set(members);
+    }
+    walked.and(if ended { Ok(()) } else { Err(CanonicalError::Malformed) })
+}
+
+/// A list longer than this is not kept for the next walk.
+const SPARE_MEMBERS: usize = 1024;
+
+thread_local! {
+    /// For the next walk.
+    static MEMBERS: Cell<Vec<Member>> = const { Cell::new(Vec::new()) };
 }
 
 /// One member of an object that is being walked, as positions in the output.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::key::CallKey;
+use crate::call::key::{CallKey, Form};
 use crate::call::outcome::{self, Outcome};
 use crate::call::queue::Priority;
 use crate::call::told::{New, Seen, Told};
@@ -22,6 +22,7 @@ use crate::tool::{Effect, Tool, Worth};
 
 mod again;
 mod anew;
+mod seats;
 mod standing;
 mod stopped;
 mod telling;
@@ -124,7 +125,7 @@ pub struct FlightRules {
 pub struct Flight {
     key: Option<CallKey>,
     generation: u64,
-    arguments: Vec<u8>,
+    arguments: Box<[u8]>,
     execution: ExecutionId,
     tool: Arc<Tool>,
     provider: Arc<str>,
@@ -133,6 +134,8 @@ pub struct Flight {
     about: About,
     stages: Stages,
     has_run: AtomicBool,
+    /// Somebody took its call back: whoever looks must look which seat it was.
+    taken_back: AtomicBool,
     outcome: OnceLock<Outcome>,
     state: Mutex<State>,
 }
@@ -153,7 +156,7 @@ pub struct Boarding {
     /// Under which key it can be found; `None`: nobody can join it.
     pub key: Option<CallKey>,
     /// Its canonical arguments.
-    pub arguments: Vec<u8>,
+    pub arguments: Form,
     /// The tool that is called.
     pub tool: Arc<Tool>,
     /// Who will do the work.
@@ -200,7 +203,7 @@ impl Flight {
         let flight = Self {
             key: boarding.key,
             generation,
-            arguments: boarding.arguments,
+            arguments: Box::from(&*boarding.arguments),
             execution: ExecutionId::mint(),
             tool: boarding.tool,
             provider: boarding.provider,
@@ -209,6 +212,7 @@ impl Flight {
             about: boarding.about,
             stages: Stages::new(boarding.at),
             has_run: AtomicBool::new(true),
+            taken_back: AtomicBool::new(false),
             outcome: OnceLock::new(),
             state: Mutex::new(state),
         };
@@ -234,18 +238,26 @@ impl Flight {
     /// Looks, and is woken when there is more to see. `seen` is how much of the way was seen; `None`: the
     /// waiter does not care for it.
     pub fn look(&self, seat: SeatNo, seen: Option<&mut Seen>, cx: &mut Context<'_>) -> Poll<Sight> {
+        // Nobody takes a call back once the doors are closed, and they are before there is an outcome.
+        if let Some(outcome) = self.outcome.get()
+            && !self.taken_back.load(Ordering::Acquire)
+        {
+            return Poll::Ready(Sight::Landed(outcome.clone()));
+        }
         let mut state = self.state.lock();
-        match state.seat(seat) {
-            Some(Seat::Waiting { waker, wants_more, .. }) => {
-                // Under the lock: whoever lands sets the outcome first and wakes the seats after.
-                if let Some(outcome) = self.outcome.get() {
-                    return Poll::Ready(Sight::Landed(outcome.clone()));
+        // Under the lock: whoever lands sets the outcome first and takes the seats after.
+        match (state.seat(seat), self.outcome.get()) {
+            // Even where it has landed since: who took its call back is told so, and gets no answer any more.
+            (Some(Seat::Cancelled), _) | (None, None) => return Poll::Ready(Sight::Cancelled),
+            (Some(Seat::Waiting { .. }) | None, Some(outcome)) => {
+                return Poll::Ready(Sight::Landed(outcome.clone()));
+            }
+            (Some(Seat::Waiting { waker, wants_more, .. }), None) => {
+                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
                 }
-                *waker = Some(cx.waker().clone());
                 *wants_more = seen.is_some();
             }
-            // Even where it has landed since: who took its call back is told so, and gets no answer any more.
-            Some(Seat::Cancelled) | None => return Poll::Ready(Sight::Cancelled),
         }
         match seen.and_then(|seen| state.told.since(seen)) {
             Some(new) => Poll::Ready(Sight::New(new)),
@@ -262,6 +274,7 @@ impl Flight {
         }
         let Some(place) = state.seat(seat) else { return };
         let Seat::Waiting { waker, class, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
+        self.taken_back.store(true, Ordering::Release);
         state.wait_no_more(class);
         let run = self.last_left(&mut state, Leaving::Cancelled);
         drop(state);
@@ -350,16 +363,13 @@ impl Flight {
         let mut state = self.state.lock();
         // Nobody is told of the way any more, and who keeps the outcome keeps the flight.
         state.told = Told::default();
-        let wakers: Vec<_> = state
-            .seats
-            .iter_mut()
-            .filter_map(|(_, seat)| match seat {
-                Seat::Waiting { waker, .. } => waker.take(),
-                Seat::Cancelled => None,
-            })
-            .collect();
+        let seats = state.vacate();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        for (_, seat) in seats {
+            if let Seat::Waiting { waker: Some(waker), .. } = seat {
+                waker.wake();
+            }
+        }
     }
 
     /// The Run is gone, whatever became of it.
@@ -399,7 +409,7 @@ impl Flight {
 
     /// Whether it was opened with these canonical arguments.
     pub fn has_arguments(&self, arguments: &[u8]) -> bool {
-        self.arguments == arguments
+        *self.arguments == *arguments
     }
 
     /// The isolated session its Run works in.
@@ -439,32 +449,6 @@ impl Flight {
     /// What it landed with.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.get()
-    }
-}
-
-impl State {
-    fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
-        let number = SeatNo(self.next_seat);
-        self.next_seat += 1;
-        self.waiting += 1;
-        self.standing.came(class, until);
-        self.seats.push((number, Seat::Waiting { waker: None, wants_more: false, class }));
-        number
-    }
-
-    fn wait_no_more(&mut self, class: Priority) {
-        self.waiting -= 1;
-        self.standing.went(class);
-    }
-
-    fn seat(&mut self, number: SeatNo) -> Option<&mut Seat> {
-        let place = self.seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        self.seats.get_mut(place).map(|(_, seat)| seat)
-    }
-
-    fn stand_up(&mut self, number: SeatNo) -> Option<Seat> {
-        let place = self.seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        Some(self.seats.remove(place).1)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What makes two calls the same call.
 
+use std::cell::Cell;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::ops::Deref;
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -65,6 +67,41 @@ impl Hasher for KeyHasher {
 /// Builds [`KeyHasher`]s.
 pub type BuildKeyHasher = BuildHasherDefault<KeyHasher>;
 
+/// A buffer larger than this is not kept for the next call.
+const SPARE_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Canonical arguments. The buffer that they are in serves the next call: most calls only compare.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Form(Vec<u8>);
+
+impl Deref for Form {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for Form {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Drop for Form {
+    fn drop(&mut self) {
+        if self.0.capacity() <= SPARE_BYTES {
+            self.0.clear();
+            SPARE.set(std::mem::take(&mut self.0));
+        }
+    }
+}
+
 /// Makes digests under a seed of this process, so that nobody outside can aim at one.
 #[derive(Debug, Clone, Copy)]
 pub struct Digester {
@@ -81,13 +118,14 @@ impl Digester {
     /// The canonical form of the arguments and of whatever else distinguishes the call, and its digest.
     ///
     /// `extra` holds the request's `_meta` members that are not known to be inert, as one JSON object.
-    pub fn digest(&self, arguments: &str, extra: Option<&str>) -> Result<(Vec<u8>, u128), CanonicalError> {
+    pub fn digest(&self, arguments: &str, extra: Option<&str>) -> Result<(Form, u128), CanonicalError> {
+        let mut form = Form(SPARE.take());
         // The closing commas rarely add more than this.
-        let mut form = Vec::with_capacity(arguments.len() + arguments.len() / 8 + 16);
-        canonical(arguments, &mut form)?;
+        form.0.reserve(arguments.len() + arguments.len() / 8 + 16);
+        canonical(arguments, &mut form.0)?;
         if let Some(extra) = extra {
-            form.push(b'#');
-            canonical(extra, &mut form)?;
+            form.0.push(b'#');
+            canonical(extra, &mut form.0)?;
         }
         let digest = xxh3_128_with_seed(&form, self.seed);
         Ok((form, digest))

@@ -16,6 +16,7 @@ use crate::telemetry::push_timestamp;
 /// A call under way.
 #[derive(Debug, Clone)]
 pub(super) struct Active {
+    pub(super) request: RequestId,
     pub(super) principal: PrincipalId,
     pub(super) role: Role,
     pub(super) received: Instant,
@@ -23,7 +24,8 @@ pub(super) struct Active {
 }
 
 /// A call under way.
-pub(super) fn under_way(request: RequestId, active: &Active) -> Value {
+pub(super) fn under_way(active: &Active) -> Value {
+    let request = active.request;
     let flight = &active.flight;
     let seen = Seen::of(flight, active.received);
     let about = flight.about();

@@ -12,6 +12,7 @@ use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{self, CallError, Outcome};
 use crate::call::queue::Priority;
 use crate::call::reattach::Attached;
+use crate::call::shown::Active;
 use crate::call::told::{New, Seen as Told};
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
@@ -121,7 +122,8 @@ pub struct Waiter {
     keep_above: Option<usize>,
     seen: Option<Told>,
     seated: bool,
-    registered: bool,
+    /// Where it is listed among the calls under way.
+    place: Option<usize>,
     done: bool,
     /// Where it is found again when its connection goes.
     attached: Option<Attached>,
@@ -192,7 +194,7 @@ impl Waiter {
             keep_above: arrival.bounds.reply_bytes,
             seen: arrival.wants_text.then(Told::default),
             seated: true,
-            registered: false,
+            place: None,
             done: false,
             attached: None,
         }
@@ -209,8 +211,9 @@ impl Waiter {
 
     /// Lists it among the calls under way.
     fn register(&mut self) {
-        self.watch.began(self.request, self.principal, self.role, self.received, &self.flight);
-        self.registered = true;
+        let (request, principal, role, received) = (self.request, self.principal, self.role, self.received);
+        let active = Active { request, principal, role, received, flight: Arc::clone(&self.flight) };
+        self.place = Some(self.watch.began(active));
     }
 
     /// Whether its work numbers its own progress.
@@ -237,7 +240,7 @@ impl Waiter {
     /// waker.
     pub(super) fn submitted(mut self) -> Submitted {
         if let Some(outcome) = self.flight.outcome().cloned() {
-            return Submitted::Answered(self.end(outcome));
+            return Submitted::Answered(self.landed(outcome));
         }
         self.register();
         Submitted::Waiting(self)
@@ -250,7 +253,7 @@ impl Waiter {
         match self.flight.look(self.seat, self.seen.as_mut(), cx) {
             Poll::Ready(Sight::New(New::Text(text))) => return Poll::Ready(News::Text(text)),
             Poll::Ready(Sight::New(New::Step(step))) => return Poll::Ready(News::Step(step)),
-            Poll::Ready(Sight::Landed(outcome)) => return Poll::Ready(News::Answer(self.end(outcome))),
+            Poll::Ready(Sight::Landed(outcome)) => return Poll::Ready(News::Answer(self.landed(outcome))),
             Poll::Ready(Sight::Cancelled) => {
                 return Poll::Ready(News::Answer(self.end(Err(Arc::new(CallError::Cancelled)))));
             }
@@ -289,7 +292,7 @@ impl Waiter {
     pub fn give_up(&mut self) -> Answer {
         // It may have landed, or been taken back, since this waiter last looked.
         match self.flight.look(self.seat, None, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Sight::Landed(outcome)) => return self.end(outcome),
+            Poll::Ready(Sight::Landed(outcome)) => return self.landed(outcome),
             Poll::Ready(Sight::Cancelled) => return self.end(Err(Arc::new(CallError::Cancelled))),
             Poll::Ready(Sight::New(_)) | Poll::Pending => {}
         }
@@ -318,13 +321,19 @@ impl Waiter {
         }
     }
 
+    /// Its flight has landed, and knows of its seat no more.
+    fn landed(&mut self, outcome: Outcome) -> Answer {
+        self.seated = false;
+        self.end(outcome)
+    }
+
     fn end(&mut self, outcome: Outcome) -> Answer {
         self.done = true;
         if let Some(attached) = self.attached.take() {
             let taken_back = matches!(&outcome, Err(error) if **error == CallError::Cancelled);
             if taken_back { attached.forget(self.request) } else { attached.keep(self.request) }
         }
-        // After landing, or after the call was taken back, this only clears the seat.
+        // After the call was taken back, this only clears the seat.
         self.leave(Leaving::Cancelled);
         if is_longer(&outcome, self.keep_above) {
             self.watch.keep(self.request, self.principal, Terminal::Completed, &self.flight);
@@ -344,7 +353,7 @@ impl Waiter {
         if record.model.is_none() {
             record.model.clone_from(&self.flight.about().model);
         }
-        self.watch.ended(record, self.registered);
+        self.watch.ended(record, self.place.take());
         answer
     }
 

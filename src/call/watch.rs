@@ -1,14 +1,14 @@
 //! What can be asked about calls: those under way, those that ended, and outcomes kept for who could not wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use slab::Slab;
 use tokio::time::Instant;
 
 use crate::call::flight::Flight;
-use crate::call::key::BuildKeyHasher;
 use crate::call::outcome::Outcome;
 use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
@@ -47,7 +47,8 @@ impl Kept {
 pub struct Watch {
     lifecycle: Arc<Lifecycle>,
     ledger: Arc<Ledger>,
-    active: Mutex<HashMap<RequestId, Active, BuildKeyHasher>>,
+    /// Looked through only where somebody asks; each waiter knows its place.
+    active: Mutex<Slab<Active>>,
     kept: Mutex<VecDeque<Kept>>,
 }
 
@@ -76,21 +77,17 @@ impl Watch {
         &self.lifecycle
     }
 
-    pub(super) fn began(
-        &self,
-        request: RequestId,
-        principal: PrincipalId,
-        role: Role,
-        received: Instant,
-        flight: &Arc<Flight>,
-    ) {
-        let active = Active { principal, role, received, flight: Arc::clone(flight) };
-        self.active.lock().insert(request, active);
+    /// A call is under way; says its place.
+    pub(super) fn began(&self, active: Active) -> usize {
+        self.active.lock().insert(active)
     }
 
-    pub(super) fn ended(&self, record: Record, registered: bool) {
-        if registered {
-            self.active.lock().remove(&record.request);
+    /// A call has ended; `place` is what [`Watch::began`] said, where it was under way.
+    pub(super) fn ended(&self, record: Record, place: Option<usize>) {
+        if let Some(place) = place {
+            let active = self.active.lock().try_remove(place);
+            // Its flight may go with it: after the lock.
+            drop(active);
         }
         self.lifecycle.ended(record);
     }
@@ -136,11 +133,15 @@ impl Watch {
             let kept = kept.iter().find(|kept| kept.request == request && kept.principal == who);
             kept.map(|kept| (kept.ended, Arc::clone(&kept.flight)))
         };
-        let active = self.active.lock().get(&request).filter(|active| active.principal == who).cloned();
+        let active = {
+            let active = self.active.lock();
+            let mut mine = active.iter().map(|(_, active)| active);
+            mine.find(|active| active.request == request && active.principal == who).cloned()
+        };
         let outcome = kept.as_ref().map(|(_, flight)| flight.outcome().cloned());
         let work = kept.as_ref().map(|(_, flight)| &**flight);
         let mut about = match (active, self.lifecycle.find(who, request), &kept) {
-            (Some(active), _, _) => shown::under_way(request, &active),
+            (Some(active), _, _) => shown::under_way(&active),
             (None, Some(record), _) => shown::ended(&record, work),
             (None, None, Some((ended, flight))) => shown::forgotten(request, *ended, flight),
             (None, None, None) => return None,
@@ -153,13 +154,17 @@ impl Watch {
 
     /// This principal's calls under way, the oldest first.
     pub fn list(&self, who: PrincipalId) -> Value {
-        let mut mine: Vec<(RequestId, Active)> = {
+        let mut mine: Vec<Active> = {
             let active = self.active.lock();
-            let mine = active.iter().filter(|(_, active)| active.principal == who);
-            mine.map(|(request, active)| (*request, active.clone())).collect()
+            active
+                .iter()
+                .map(|(_, active)| active)
+                .filter(|active| active.principal == who)
+                .cloned()
+                .collect()
         };
-        mine.sort_by_key(|(_, active)| active.received);
-        let list: Vec<_> = mine.iter().map(|(request, active)| shown::under_way(*request, active)).collect();
+        mine.sort_by_key(|active| active.received);
+        let list: Vec<_> = mine.iter().map(shown::under_way).collect();
         json!({"active_requests": list})
     }
 }

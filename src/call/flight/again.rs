@@ -18,6 +18,10 @@ impl Flight {
             Life::Landed if state.stop != Stop::Now => {}
             Life::Stopping | Life::Landed => return Err(NoSeat::Over),
         }
+        if self.outcome.get().is_some() {
+            // It needs no seat to hear of that.
+            return Ok(state.number());
+        }
         Ok(state.sit_down(class, until))
     }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::call::cache::OutcomeCache;
 use crate::call::flight::{About, Boarding, FlightRules};
 use crate::call::flights::{Aboard, Flights, RunGuard};
+use crate::call::key::Form;
 use crate::call::queue::Priority;
 use crate::config::{Sources, resolve};
 use crate::deadline::Deadline;
@@ -40,7 +41,7 @@ impl Rig {
     fn open(&self) -> (RunGuard, SeatNo) {
         let boarding = Boarding {
             key: None,
-            arguments: Vec::new(),
+            arguments: Form::default(),
             tool: Arc::clone(&self.tool),
             provider: Arc::from("offline"),
             rules: FlightRules { max_waiters: 9, reattach: MINUTE },

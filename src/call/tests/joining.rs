@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::call::cache::OutcomeCache;
 use crate::call::flight::{About, Boarding, FlightRules, Leaving, SeatNo};
 use crate::call::flights::{Aboard, Flights, RunGuard};
-use crate::call::key::CallKey;
+use crate::call::key::{CallKey, Form};
 use crate::call::queue::Priority;
 use crate::call::tests::rig::{Rig, code, end, error, peek, settle, sharing, text};
 use crate::call::tests::stage::{Order, Progress};
@@ -164,7 +164,7 @@ impl Counter {
     fn board(&self, key: CallKey, arguments: &str) -> Aboard {
         let boarding = Boarding {
             key: Some(key),
-            arguments: arguments.into(),
+            arguments: Form::from(arguments),
             tool: Arc::clone(self.rig.calls.registry().find("look").unwrap()),
             provider: Arc::from("offline"),
             rules: FlightRules { max_waiters: 9, reattach: Duration::ZERO },

@@ -99,6 +99,45 @@ async fn a_cancel_after_the_landing_changes_nothing() {
     assert_eq!(text(&end(&mut waiter).await), "done");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cancel_before_the_landing_stands_for_who_looks_after_it() {
+    let rig = Rig::new(&[]);
+    let (mut first, work) = rig.at_work("post", "a");
+    let (mut other, read) = rig.at_work("look", "b");
+    let mut joined = rig.wait(&rig.caller(0, 2), "look", "b");
+    first.cancel_handle().cancel();
+    other.cancel_handle().cancel();
+    rig.stage.order(work, Order::answer("done all the same"));
+    rig.stage.order(read, Order::answer("for who joined"));
+    settle().await;
+    assert_eq!(code(&end(&mut first).await), Some(Code::Cancelled));
+    assert_eq!(code(&end(&mut other).await), Some(Code::Cancelled));
+    assert_eq!(text(&end(&mut joined).await), "for who joined");
+    settle().await;
+    rig.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_calls_under_way_are_those_that_have_not_ended_the_oldest_first() {
+    let rig = Rig::new(&[]);
+    let listed = || -> Vec<String> {
+        let list = rig.calls.watch().list(PrincipalId(0));
+        let list = list["active_requests"].as_array().unwrap();
+        list.iter().map(|one| one["request_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (mut first, work) = rig.at_work("look", "a");
+    pass(secs(1)).await;
+    let (second, _) = rig.at_work("look", "b");
+    rig.stage.order(work, Order::answer("done"));
+    end(&mut first).await;
+    pass(secs(1)).await;
+    let (third, _) = rig.at_work("look", "c");
+    assert_eq!(listed(), [second.request().to_string(), third.request().to_string()]);
+    assert_eq!(found(&rig, second.request())["state"], "active");
+    drop(second);
+    assert_eq!(listed(), [third.request().to_string()]);
+}
+
 /// Its own deadline of 5 s comes, and the answer says what becomes of the work.
 async fn gave_up(rig: &Rig, tool: &str) -> (Answer, usize) {
     let mut waiter = rig.wait_with(&rig.caller(0, 1), tool, "a", within(secs(5)));

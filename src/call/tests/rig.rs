@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::call::flight::{About, Boarding, FlightRules};
 use crate::call::flights::{Aboard, RunGuard};
-use crate::call::key::CallKey;
+use crate::call::key::{CallKey, Form};
 use crate::call::permits::Lease;
 use crate::call::queue::{Pool, Priority, Share};
 use crate::call::tests::stage::{Act, Model, Stage};
@@ -176,7 +176,7 @@ impl Rig {
         let (at, provider) = (Instant::now(), Arc::from("offline"));
         let boarding = Boarding {
             key: Some(key),
-            arguments: Vec::new(),
+            arguments: Form::default(),
             tool,
             provider,
             rules,
