@@ -138,15 +138,25 @@ pub struct Resilience {
     pub retry: RetryRules,
 }
 
-/// What a broken `offline` provider plays.
+/// What an `offline` provider plays that has a bad day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfflineFault {
-    /// It answers.
-    None,
-    /// It refuses every call.
+    /// It refuses with HTTP 500.
     Error,
+    /// It refuses with HTTP 429, and says when to come back.
+    RateLimit,
     /// It never answers.
     Hang,
+    /// It streams a byte a second.
+    Drip,
+    /// It breaks off in the middle of its stream.
+    Reset,
+    /// It answers with what is no JSON.
+    Garbage,
+    /// Its answer has no end.
+    Endless,
+    /// The TLS handshake with it fails.
+    Tls,
 }
 
 /// The built-in provider that needs no key.
@@ -154,8 +164,12 @@ pub enum OfflineFault {
 pub struct OfflineConfig {
     /// How long each answer takes.
     pub latency: Duration,
-    /// What it plays.
-    pub fault: OfflineFault,
+    /// What it plays, if the day is bad…
+    pub fault: Option<OfflineFault>,
+    /// …in each so-manieth call.
+    pub fault_every: usize,
+    /// When it says to come back.
+    pub retry_after: Duration,
     /// Permits.
     pub max_inflight: usize,
 }

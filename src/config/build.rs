@@ -45,11 +45,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     values.warnings.extend(shares.filter_map(|share| share.warning(limits.global, global_set)));
     let resilience = resilience(values);
     let resolved = resolve_ladder(values, presets.iter().map(|preset| preset.rung).collect());
-    let offline = OfflineConfig {
-        latency: values.milliseconds("OFFLINE_LATENCY_MS"),
-        fault: offline_fault(values.choice("OFFLINE_FAULT")),
-        max_inflight: offline_max.0,
-    };
+    let offline = offline(values, offline_max.0);
     let log_format = if values.choice("LOG_FORMAT") == "json" { LogFormat::Json } else { LogFormat::Text };
     let log_level = log_level(values.choice("LOG_LEVEL"));
     let worker_threads = values.optional_count("WORKER_THREADS");
@@ -153,12 +149,36 @@ fn resolve_ladder(values: &mut Values, providers: Vec<Rung>) -> Option<Resolved>
         .ok()
 }
 
+fn offline(values: &mut Values, max_inflight: usize) -> OfflineConfig {
+    let word = values.choice("OFFLINE_FAULT");
+    let fault = offline_fault(word);
+    if fault.is_some() {
+        // Nobody is to look for the cause of a bad day that was asked for and forgotten.
+        let warning =
+            format!("OFFLINE_FAULT={word}: the provider `offline` plays it; unset it to be answered");
+        values.warnings.push(warning);
+    }
+    OfflineConfig {
+        latency: values.milliseconds("OFFLINE_LATENCY_MS"),
+        fault,
+        fault_every: values.count("OFFLINE_FAULT_EVERY").0,
+        retry_after: values.seconds("OFFLINE_RETRY_AFTER_SECS"),
+        max_inflight,
+    }
+}
+
 /// The words come from the table, which `values` has held the text to.
-fn offline_fault(word: &str) -> OfflineFault {
+fn offline_fault(word: &str) -> Option<OfflineFault> {
     match word {
-        "error" => OfflineFault::Error,
-        "hang" => OfflineFault::Hang,
-        _ => OfflineFault::None,
+        "error" => Some(OfflineFault::Error),
+        "rate_limit" => Some(OfflineFault::RateLimit),
+        "hang" => Some(OfflineFault::Hang),
+        "drip" => Some(OfflineFault::Drip),
+        "reset" => Some(OfflineFault::Reset),
+        "garbage" => Some(OfflineFault::Garbage),
+        "endless" => Some(OfflineFault::Endless),
+        "tls" => Some(OfflineFault::Tls),
+        _ => None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::{Default, GROUPS, Key};
+use super::keys::{self, Default, Key};
 use super::{aliases, money, principals, providers};
 
 /// The columns of plain text.
@@ -18,7 +18,7 @@ pub fn env_example() -> String {
          #\n\
          # This file is written from the table of keys; docs/configuration.md says more.\n",
     );
-    for group in GROUPS {
+    for group in keys::groups() {
         add(&mut text, format_args!("\n# ---- {} ----\n", group.heading.replace('`', "")));
         for key in group.keys {
             add(&mut text, format_args!("\n"));
@@ -34,7 +34,7 @@ pub fn env_example() -> String {
 /// `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text = String::from(INTRODUCTION);
-    for group in GROUPS {
+    for group in keys::groups() {
         add(
             &mut text,
             format_args!(
@@ -76,7 +76,7 @@ pub fn help() -> String {
         "Configuration: flags beat the environment, which beats .env in the working folder, which beats\n\
          inflightd.toml (the same names in lower case), which beats the defaults shown here.\n",
     );
-    for group in GROUPS {
+    for group in keys::groups() {
         add(&mut text, format_args!("\n{}:\n", group.heading.replace('`', "")));
         for key in group.keys {
             add(&mut text, format_args!("  {}", key.name));

@@ -64,7 +64,7 @@ fn the_defaults_alone_make_a_configuration() {
     assert_eq!((config.limits.global, config.limits.session, config.limits.queue), (24, 8, 100));
     assert_eq!((config.limits.frame_bytes, config.limits.write_queue_bytes), (33_554_432, 8_388_608));
     assert_eq!(config.offline.max_inflight, 8);
-    assert_eq!(config.offline.fault, OfflineFault::None);
+    assert_eq!(config.offline.fault, None);
     assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
     assert_eq!(config.worker_threads, None);
     assert_eq!(warnings, [""; 0]);
@@ -334,4 +334,22 @@ fn a_flag_of_no_key_is_a_problem() {
         problem(sources),
         "QUEUE_MX (from the command line): there is no such key; the nearest is QUEUE_MAX"
     );
+}
+
+#[test]
+fn each_bad_day_has_a_word_and_a_warning() {
+    let key = keys::find("OFFLINE_FAULT").unwrap();
+    let keys::Kind::Choice(words) = key.kind else { panic!("{key:?}") };
+    let mut played = Vec::new();
+    for word in words {
+        let Loaded { config, warnings } = held(process(&[("OFFLINE_FAULT", word)]));
+        assert_eq!(warnings.len(), usize::from(config.offline.fault.is_some()), "{word}");
+        assert!(
+            warnings.iter().all(|text| text.starts_with(&format!("OFFLINE_FAULT={word}: "))),
+            "{warnings:?}"
+        );
+        assert!(!played.contains(&config.offline.fault), "{word} plays what another word does");
+        played.push(config.offline.fault);
+    }
+    assert_eq!((words.len(), held(Sources::default()).config.offline.fault), (9, None));
 }

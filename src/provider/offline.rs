@@ -1,5 +1,5 @@
 //! The provider that needs no key and no network: a deterministic text of its input, with adjustable latency
-//! and failure. It serves a fresh machine, first tries, benchmarks and tests, and says so in each answer.
+//! and bad days. It serves a fresh machine, first tries, benchmarks and tests, and says so in each answer.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,9 +8,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::config::{OfflineConfig, OfflineFault};
+use crate::config::OfflineConfig;
 use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Message};
 use crate::provider::{Context, Fault, Reply, Usage};
+
+mod bad_day;
+
+use bad_day::{BadDay, Struck};
 
 /// Its name.
 pub const NAME: &str = "offline";
@@ -21,76 +25,57 @@ pub const MODEL: &str = "offline-echo";
 #[derive(Debug, Clone)]
 pub struct Offline {
     latency: Duration,
-    fault: OfflineFault,
+    bad_day: Option<Arc<BadDay>>,
 }
 
 impl Offline {
     /// The provider as configured.
     pub fn new(config: &OfflineConfig) -> Self {
-        Self { latency: config.latency, fault: config.fault }
+        Self { latency: config.latency, bad_day: BadDay::new(config).map(Arc::new) }
     }
 
     /// Answers with `text`, after the configured latency, unless a fault is configured.
-    pub fn echo(&self, text: String) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let played = self.play();
-        if played.is_ready() {
+    pub fn echo(&self, text: String, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
+        if self.latency.is_zero() && self.bad_day.is_none() {
             return std::future::ready(Ok(Reply::text(&text))).boxed();
         }
-        async move { played.await.map(|()| Reply::text(&text)) }.boxed()
-    }
-
-    /// Takes the time, and plays the fault.
-    fn play(&self) -> Played {
-        Played { latency: self.latency, fault: self.fault }
-    }
-}
-
-/// The part of an answer that is not its text.
-struct Played {
-    latency: Duration,
-    fault: OfflineFault,
-}
-
-impl Played {
-    fn is_ready(&self) -> bool {
-        self.latency.is_zero() && self.fault == OfflineFault::None
-    }
-
-    async fn act(self) -> Result<(), Fault> {
-        if !self.latency.is_zero() {
-            tokio::time::sleep(self.latency).await;
+        let (latency, struck) = (self.latency, self.struck());
+        async move {
+            pass(latency).await;
+            if let Some(struck) = struck {
+                struck.play(&text, &context).await?;
+            }
+            Ok(Reply::text(&text))
         }
-        match self.fault {
-            OfflineFault::None => Ok(()),
-            OfflineFault::Error => Err(Fault::Refused {
-                provider: Arc::from(NAME),
-                status: 500,
-                code: Some("offline_fault".into()),
-                retry_after: None,
-            }),
-            OfflineFault::Hang => std::future::pending().await,
-        }
+        .boxed()
+    }
+
+    /// What this call meets.
+    fn struck(&self) -> Option<Struck> {
+        self.bad_day.as_ref()?.strike()
     }
 }
 
-impl std::future::IntoFuture for Played {
-    type Output = Result<(), Fault>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        self.act().boxed()
+async fn pass(latency: Duration) {
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
     }
 }
 
 impl ChatProvider for Offline {
     fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let played = self.play();
+        let (latency, struck) = (self.latency, self.struck());
         async move {
             let text = answer(&request);
-            for piece in text.split_inclusive('\n') {
-                context.tell.text(piece);
+            if let Some(struck) = struck {
+                pass(latency).await;
+                struck.play(&text, &context).await?;
+            } else {
+                for piece in text.split_inclusive('\n') {
+                    context.tell.text(piece);
+                }
+                pass(latency).await;
             }
-            played.await?;
             let usage = Usage::tokens(words(&request), count_words(&text));
             request.meter.counted(usage);
             Ok(Reply::text(&text).answered_by(request.model, Some(usage)))

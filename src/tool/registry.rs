@@ -408,8 +408,8 @@ struct Echo {
 impl Job for Echo {
     fn run(
         self: Box<Self>,
-        _context: Context,
+        context: Context,
     ) -> futures_util::future::BoxFuture<'static, Result<Reply, Fault>> {
-        self.offline.echo(self.text)
+        self.offline.echo(self.text, context)
     }
 }

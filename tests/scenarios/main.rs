@@ -29,6 +29,7 @@ mod keys;
 mod leaving;
 mod limits;
 mod memory;
+mod offline;
 mod privacy;
 mod prompts;
 mod resilience;
