@@ -135,3 +135,6 @@ fn weight(kept: &Kept) -> u32 {
     let reply = kept.outcome.as_ref().map_or(0, |reply| reply.bytes());
     u32::try_from(ENTRY_BYTES + kept.arguments.len() + reply).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,9 +96,7 @@ pub(super) fn forgotten(request: RequestId, ended: Terminal, flight: &Flight) ->
 pub(super) fn work(flight: &Flight, outcome: Option<&Outcome>) -> Value {
     match outcome {
         None => json!({"state": "running", "phase": flight.stages().current().label()}),
-        Some(Ok(_)) => {
-            json!({"state": outcome.map_or("running", |outcome| outcome::terminal(outcome).label())})
-        }
+        Some(outcome @ Ok(_)) => json!({"state": outcome::terminal(outcome).label()}),
         Some(Err(error)) => {
             json!({"state": error.terminal().label(), "code": error.code().label(), "message": error.to_string()})
         }

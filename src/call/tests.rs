@@ -4,6 +4,7 @@
 pub(crate) mod rig;
 pub(crate) mod stage;
 
+mod caching;
 mod composing;
 mod ending;
 mod inheriting;

@@ -61,6 +61,14 @@ const PROMPTS: &str = r#"
     input_schema = { type = "object" }
 
     [[tool]]
+    name = "recite"
+    description = "asks the second provider for what is the same for an hour"
+    class = "workflow"
+    cache_ttl_secs = 3600
+    message = ["{k}"]
+    input_schema = { type = "object" }
+
+    [[tool]]
     name = "chat"
     description = "asks whom the caller names, of whom `second` is the first"
     class = "workflow"

@@ -157,6 +157,19 @@ impl Stage {
         self.state.lock().doubled.clone()
     }
 
+    /// Labels that begin so and of which more than one piece was answered.
+    #[cfg(feature = "shuttle")]
+    pub(crate) fn answered_twice(&self, begin: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let answered = |piece: &&Piece| {
+            let is_answer = matches!(piece.order, Some(Order::Answer(_)));
+            piece.label.starts_with(begin) && is_answer && piece.progress == Progress::Ended
+        };
+        let mut labels: Vec<_> = state.pieces.iter().filter(answered).map(|each| &each.label).collect();
+        labels.sort();
+        labels.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect()
+    }
+
     /// The piece of this label that is at work.
     pub(crate) fn find(&self, label: &str) -> usize {
         let state = self.state.lock();

@@ -13,7 +13,7 @@ use super::{Events, any, dawdle, in_every_interleaving};
 use crate::call::cache::OutcomeCache;
 use crate::call::flight::{About, Boarding, Flight, FlightRules, Leaving, SeatNo, Sight};
 use crate::call::flights::{Aboard, Flights, RunGuard};
-use crate::call::key::CallKey;
+use crate::call::key::{CallKey, Form};
 use crate::call::outcome::Outcome;
 use crate::call::queue::Priority;
 use crate::call::tests::rig::{Rig, secs};
@@ -52,7 +52,7 @@ impl Port {
         let at = Instant::now();
         let boarding = Boarding {
             key: Some(key),
-            arguments: b"{}".to_vec(),
+            arguments: Form::from("{}"),
             tool: Arc::clone(&self.tools[tool]),
             provider: Arc::from("stage"),
             rules: FlightRules { max_waiters: 4, reattach: secs(5) },

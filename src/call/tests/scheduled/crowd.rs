@@ -16,6 +16,8 @@ use crate::ids::ExecutionId;
 use crate::tasks::TaskKind;
 use crate::tool::Dedup;
 
+/// How labels of the tool with a TTL begin.
+const KEPT: &str = "kept";
 const CALLERS: u64 = 4;
 const CALLS_EACH: u64 = 6;
 
@@ -47,6 +49,8 @@ impl Crowd {
             ("EXECUTIONS_MAX", up_to(12)),
             ("WAITERS_MAX", up_to(4)),
             ("QUEUE_MAX", up_to(5)),
+            // Time stands still here: who waited for its next attempt would wait for ever.
+            ("RETRY_ATTEMPTS", "1".into()),
         ];
         let rig = Rig::new(&keys.each_ref().map(|(key, value)| (*key, &**value)));
         // A panic is not for this scheduler, which takes each for a failure: `stress` and `model` have them.
@@ -73,6 +77,10 @@ impl Crowd {
             let arguments =
                 json!({"prompt": format!("p{number} of {}", caller.principal.id.0), "models": models});
             return ("consensus", arguments.to_string(), Options { priority, ..Options::default() });
+        }
+        if thread_rng().gen_ratio(1, 5) {
+            let arguments = json!({"k": format!("{KEPT} {number} of {}", caller.principal.id.0)});
+            return ("recite", arguments.to_string(), Options { priority, ..Options::default() });
         }
         let (tool, effect, _) = any(&TOOLS);
         let dedup = any(&[None, Some(effect.default_dedup()), Some(Dedup::Session)]);
@@ -199,6 +207,8 @@ pub(super) fn run(temper: Temper, events: Events) {
         let doubled = crowd.rig.stage.doubled();
         let shared: Vec<_> = doubled.iter().filter(|label| label.starts_with("look")).collect();
         assert!(shared.is_empty(), "{shared:?}");
+        let again = crowd.rig.stage.answered_twice(KEPT);
+        assert!(again.is_empty(), "worked on again while the result was kept: {again:?}");
     }
 }
 

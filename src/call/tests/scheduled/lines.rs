@@ -49,6 +49,7 @@ impl Counted {
             class: any(&CLASSES),
             since: Instant::now(),
             until: Deadline::after(std::time::Duration::from_secs(60)),
+            returns: thread_rng().gen_ratio(1, 8),
         };
         self.events.happened();
         if thread_rng().gen_ratio(1, 4) {
