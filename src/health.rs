@@ -76,13 +76,16 @@ impl Look {
         limits_hold && self.leases <= self.global.in_use && self.global.in_use <= taken
     }
 
+    /// `kimi=2/6 glm=0/4`
+    fn each(&self) -> String {
+        let each = self.named().map(|(name, view)| format!("{name}={}/{}", view.in_use, view.limit));
+        each.collect::<Vec<_>>().join(" ")
+    }
+
     /// `global=3/24 kimi=2/6 glm=0/4 queued=1 inflight=5 waiters=9 oldest_ms=8123`
     fn line(&self) -> String {
-        let mut line = format!("global={}/{}", self.global.in_use, self.global.limit);
+        let mut line = format!("global={}/{} {}", self.global.in_use, self.global.limit, self.each());
         // Writing to a String cannot fail.
-        for (name, view) in self.named() {
-            let _ = write!(line, " {name}={}/{}", view.in_use, view.limit);
-        }
         let _ = write!(line, " queued={} inflight={}", self.queued(), self.inflight);
         let _ = write!(line, " waiters={} oldest_ms={}", self.waiters, self.oldest.as_millis());
         line
@@ -131,6 +134,8 @@ impl Health {
             queued = look.queued(),
             inflight = look.inflight,
             waiters = look.waiters,
+            oldest_ms = u64::try_from(look.oldest.as_millis()).unwrap_or(u64::MAX),
+            permits = look.each(),
             "Semaphore health: {}",
             look.line()
         );

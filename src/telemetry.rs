@@ -16,6 +16,9 @@ use tracing_subscriber::prelude::*;
 use crate::config::{LogFormat, LogLevel};
 use crate::lifecycle::Record;
 
+#[cfg(test)]
+pub(crate) mod heard;
+
 /// Lines that may wait for the writer: a quarter of a second at 32,000 calls/s. More are dropped and counted.
 const WAITING_LINES: usize = 8192;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::heard::Lines;
 
 const DAEMON: Duration = Duration::from_secs(270);
 const UNKNOWN: Duration = Duration::from_secs(60);
@@ -81,4 +82,20 @@ fn made_up_names_take_no_more_than_their_room() {
     let name = rows.iter().find(|row| row["connections"] == 1).unwrap()["name"].as_str().unwrap();
     assert_eq!((name.len(), name.starts_with("?[2J")), (NAME_CHARACTERS, true), "who is connected stays");
     drop(kept);
+}
+
+#[test]
+fn who_gives_up_first_is_warned_of_once_for_each_version_whatever_limit_it_has() {
+    let clients = clients();
+    let (lines, _listening) = Lines::listen();
+    let warned = |name, version, declared: &[Option<Duration>]| {
+        drop(clients.meet(name, version, declared));
+        lines.take().len()
+    };
+    assert_eq!(warned("claude-ai", "1", &[]), 1);
+    assert_eq!(warned("claude-ai", "1", &[]), 0, "it came again");
+    assert_eq!(warned("claude-ai", "1", &[Some(secs(20))]), 0, "with another limit");
+    assert_eq!(warned("claude-ai", "2", &[]), 1, "another version");
+    assert_eq!(warned("claude-ai", "3", &[Some(secs(271))]), 0, "it waits long enough");
+    assert_eq!(warned("nobody knows me", "1", &[]), 0, "who gets progress may wait");
 }

@@ -1,47 +1,10 @@
-use std::io::Write;
-
 use futures_util::FutureExt;
-use parking_lot::Mutex;
-use tracing::subscriber::DefaultGuard;
 
 use super::*;
 use crate::call::Waiter;
 use crate::call::tests::rig::{Rig, pass, secs, settle};
 use crate::call::tests::stage::{Order, Progress};
-
-/// Log lines of this thread.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn listen() -> (Self, DefaultGuard) {
-        let lines = Self::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .without_time()
-            .with_writer(move || writer.clone())
-            .finish();
-        (lines, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// What was logged since the last look, a line each.
-    fn take(&self) -> Vec<String> {
-        let text = String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap();
-        text.lines().map(|line| line.trim_start().to_owned()).collect()
-    }
-}
+use crate::telemetry::heard::Lines;
 
 fn line(rig: &Rig) -> String {
     Look::at(&rig.calls).line()
@@ -79,6 +42,8 @@ async fn the_line_is_logged_at_each_look() {
     assert_eq!(logged.len(), 1, "{logged:?}");
     let text = "Semaphore health: global=2/24 second=0/2 offline=2/8 consensus=0/8 queued=0 inflight=2 waiters=2 oldest_ms=0";
     assert!(logged[0].starts_with("INFO") && logged[0].contains(text), "{logged:?}");
+    let fields = "global_in_use=2 global_limit=24 queued=0 inflight=2 waiters=2 oldest_ms=0 permits=\"second=0/2 offline=2/8 consensus=0/8\"";
+    assert!(logged[0].ends_with(fields), "{logged:?}");
     assert!(!health.broken());
 }
 
