@@ -188,3 +188,47 @@ pub fn json(status: StatusCode, body: String) -> Answered {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Full;
+
+    #[test]
+    fn each_code_has_the_status_of_the_specification() {
+        for (status_of, codes) in [
+            (400, vec![Code::InvalidRequest, Code::ValidationError]),
+            (401, vec![Code::Unauthorized]),
+            (404, vec![Code::ToolNotFound]),
+            (429, vec![Code::RateLimited]),
+            (499, vec![Code::Cancelled]),
+            (500, vec![Code::InternalError]),
+            (502, vec![Code::ProviderError, Code::OutcomeUnknown]),
+            (
+                503,
+                vec![Code::OverCapacity, Code::QueueTimeout, Code::ProviderUnavailable, Code::ShuttingDown],
+            ),
+            (504, vec![Code::Timeout]),
+        ] {
+            for code in codes {
+                assert_eq!(status(code).as_u16(), status_of, "{code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_to_wait_is_told_so_in_whole_seconds_and_never_too_few() {
+        let after = |retry_after| CallError::Full { full: Full::Executions { limit: 1 }, retry_after };
+        for (error, code, seconds) in [
+            (after(Some(Duration::from_millis(1001))), StatusCode::SERVICE_UNAVAILABLE, Some("2")),
+            (after(None), StatusCode::SERVICE_UNAVAILABLE, Some("1")),
+            (CallError::ShuttingDown, StatusCode::SERVICE_UNAVAILABLE, Some("1")),
+            (after(Some(Duration::from_secs(60))), StatusCode::TOO_MANY_REQUESTS, Some("60")),
+            (CallError::Lost, StatusCode::INTERNAL_SERVER_ERROR, None),
+        ] {
+            let response = refused(code, &error);
+            let told = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(told, seconds, "{error}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ mod frames;
 mod keys;
 mod leaving;
 mod limits;
+mod members;
 mod memory;
 mod offline;
 mod privacy;

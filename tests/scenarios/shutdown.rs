@@ -1,12 +1,14 @@
 //! Going down: what runs may finish, what waits is told at once, and nobody is left without an answer.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::support::daemon::Daemon;
 use crate::support::mcp::{self, Mcp};
 use crate::support::op::{self, Op};
 use crate::support::provider::Provider;
-use crate::support::until;
+use crate::support::{until, within};
 
 #[tokio::test]
 async fn running_calls_finish_and_then_every_socket_is_closed_with_1001() {
@@ -115,6 +117,58 @@ async fn a_daemon_without_work_ends_at_once() {
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
+/// A connection over which one request follows the other.
+struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    async fn open(daemon: &Daemon) -> Self {
+        Self(BufReader::new(TcpStream::connect(daemon.address).await.unwrap()))
+    }
+
+    /// The head of the answer, and its body.
+    async fn ask(&mut self, method: &str, path: &str, body: &str) -> (String, Value) {
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.0.get_mut().write_all((head + body).as_bytes()).await.unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(within("a line of the head", self.0.read_line(&mut head)).await.unwrap(), 0, "{head}");
+        }
+        let length = head.to_lowercase();
+        let length = length.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        within("the body", self.0.read_exact(&mut body)).await.unwrap();
+        (head, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn while_it_drains_nobody_new_is_let_in_and_it_says_that_it_is_not_ready() {
+    let provider = Provider::held().await;
+    let daemon = Daemon::start(&provider, &[]).await;
+    let (mut client, mut probe) = (Op::connect(&daemon).await, Kept::open(&daemon).await);
+    let (head, ready) = probe.ask("GET", "/readyz", "").await;
+    assert_eq!((&head[..12], &ready["ready"]), ("HTTP/1.1 200", &json!(true)));
+    client.question("r", "ask", "p").await;
+    provider.started(1).await;
+    daemon.stop();
+    until("the drain", || daemon.hub.calls.watch().lifecycle().draining()).await;
+    let (head, ready) = probe.ask("GET", "/readyz", "").await;
+    let draining = json!({"ready": false, "reasons": ["draining: the daemon is going down"], "version": env!("CARGO_PKG_VERSION")});
+    assert_eq!((&head[..12], ready), ("HTTP/1.1 503", draining));
+    let (head, alive) = probe.ask("GET", "/healthz", "").await;
+    assert_eq!((&head[..12], &alive["status"]), ("HTTP/1.1 200", &json!("ok")));
+    let call = r#"{"tool":"ask","arguments":{"prompt":"new"}}"#;
+    let (head, refused) = probe.ask("POST", "/api/v1/execute", call).await;
+    assert_eq!((&head[..12], op::code(&refused)), ("HTTP/1.1 503", "SHUTTING_DOWN"));
+    assert_eq!(refused["error"]["retry_after_ms"], 1000);
+    assert!(head.to_lowercase().contains("retry-after: 1\r\n"), "{head}");
+    until("a closed door", || std::net::TcpStream::connect(daemon.address).is_err()).await;
+    provider.go();
+    assert_eq!(op::text(&client.answer("r").await), "answer 1 to p");
+    assert!(daemon.ended().await.is_clean());
+}
+
 #[cfg(unix)]
 mod as_a_process {
     use serde_json::json;
@@ -123,8 +177,8 @@ mod as_a_process {
     use crate::support::op::{self, Op};
     use crate::support::program::Program;
     use crate::support::provider::Provider;
-    use crate::support::until;
     use crate::support::wire::Wire;
+    use crate::support::{until, within};
 
     async fn start(provider: &Provider) -> (Program, Op) {
         let url = provider.url();
@@ -133,11 +187,61 @@ mod as_a_process {
             ("KIMI_API_URL", &url),
             ("TOOLS_FILE", TOOLS),
             ("LOG_FORMAT", "json"),
+            ("KIMI_MAX_INFLIGHT", "20"),
+            ("SESSION_MAX_INFLIGHT", "20"),
         ];
         let program = Program::start(&keys).await;
+        let client = connect(&program).await;
+        (program, client)
+    }
+
+    async fn connect(program: &Program) -> Op {
         let mut client = Op { wire: Wire::open(program.address, "/", &[]).await.unwrap() };
         client.hello(&json!({"op": "hello"})).await;
-        (program, client)
+        client
+    }
+
+    /// Waits until so many calls are in the queues.
+    async fn queued(client: &mut Op, calls: u64) {
+        while client.tell("get_server_stats", &json!({})).await["queue_size"] != calls {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn term_under_20_running_calls_ends_with_0_and_exit_code_0_and_tells_the_queue_at_once() {
+        let provider = Provider::held().await;
+        let (program, mut client) = start(&provider).await;
+        for number in 0..20 {
+            client.question(&number.to_string(), "ask", &number.to_string()).await;
+        }
+        provider.started(20).await;
+        let mut other = connect(&program).await;
+        for id in ["a", "b"] {
+            other.question(id, "post", "waits for kimi").await;
+        }
+        within("the queue", queued(&mut client, 2)).await;
+        program.terminate();
+        for id in ["a", "b"] {
+            assert_eq!(op::code(&other.answer(id).await), "SHUTTING_DOWN");
+        }
+        let new = other.ask("new", "echo", &json!({"text": "new"})).await;
+        assert_eq!(op::code(&new), "SHUTTING_DOWN");
+        assert_eq!(provider.requests(), 20, "all of this while they still worked");
+        provider.go();
+        for number in 0..20 {
+            let answer = client.answer(&number.to_string()).await;
+            assert!(op::text(&answer).ends_with(&format!("to {number}")), "{answer}");
+        }
+        assert_eq!((client.wire.closed().await, other.wire.closed().await), (1001, 1001));
+        let ended = program.ended().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        let last: serde_json::Value = serde_json::from_str(ended.log.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&last["final_active_sessions"], &last["timeout_reached"]),
+            (&json!(0), &json!(false)),
+            "{last}"
+        );
     }
 
     #[tokio::test]
