@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Calls;
-use crate::config::{Config, Ladder};
+use crate::config::{Config, Ladder, Problems};
 use crate::deadline::Deadline;
 use crate::door::Hub;
 use crate::health::Health;
@@ -20,11 +20,18 @@ use crate::lifecycle::Lifecycle;
 use crate::listener::{Listener, Traffic};
 use crate::provider::catalog::Catalog;
 use crate::provider::llm::SetupError;
+use crate::provider::upstream;
 use crate::tasks::{TaskKind, Tasks};
 use crate::telemetry::CallLog;
 use crate::tool::Registry;
 use crate::tool::prompt::{self, Declaration};
 use crate::tool::registry::RegistryError;
+
+mod offering;
+mod reload;
+
+use offering::Offering;
+use reload::Reload;
 
 /// How long cancelled Runs may take to end.
 const AFTER_CANCEL: Duration = Duration::from_secs(2);
@@ -50,6 +57,9 @@ pub enum StartError {
     /// A provider cannot be set up.
     #[error("set up the providers")]
     Provider(#[from] SetupError),
+    /// An upstream server cannot be set up.
+    #[error("set up the upstream servers")]
+    Server(#[from] upstream::SetupError),
     /// Somebody has the address already.
     #[error(
         "listen on {address}: {holder} holds it; stop that one, or set INFLIGHTD_LISTEN to another address"
@@ -69,7 +79,11 @@ impl StartError {
     /// Whether another configuration would do.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::ToolsFile(..) | Self::ToolsSyntax(..) | Self::Registry(_) | Self::Provider(_) => true,
+            Self::ToolsFile(..)
+            | Self::ToolsSyntax(..)
+            | Self::Registry(_)
+            | Self::Provider(_)
+            | Self::Server(_) => true,
             Self::AddressInUse { .. } | Self::Listen(..) => false,
         }
     }
@@ -98,11 +112,14 @@ impl Drained {
 /// A daemon that is bound and not serving yet.
 pub struct App {
     hub: Arc<Hub>,
+    offering: Arc<Offering>,
     listener: Listener,
     health: Arc<Health>,
     health_interval: Duration,
     drain_timeout: Duration,
     idle_exit: Option<Duration>,
+    files: Vec<PathBuf>,
+    reload: Option<Reload>,
 }
 
 impl App {
@@ -124,7 +141,9 @@ impl App {
         let names = config.principals.iter().map(|principal| principal.name.clone()).collect();
         let log = CallLog::start(config.log_format, config.log_level, names);
         let lifecycle = Arc::new(Lifecycle::new(log));
-        let calls = Arc::new(Calls::new(config, registry, lifecycle, tasks.clone()));
+        let calls = Arc::new(Calls::new(config, registry.clone(), lifecycle, tasks.clone()));
+        let offering = Arc::new(Offering::new(config, registry, Arc::clone(&calls), tasks.clone())?);
+        offering.start().await?;
         let health = Arc::new(Health::default());
         let hub = Arc::new(Hub::new(config, calls, Arc::clone(&health), tasks));
         let origins = config.allowed_origins.clone();
@@ -132,11 +151,14 @@ impl App {
         let listener = listener.map_err(|error| StartError::Listen(config.listen, error))?;
         Ok(Self {
             hub,
+            offering,
             listener,
             health,
             health_interval: config.health_interval,
             drain_timeout: config.drain_timeout,
             idle_exit: None,
+            files: config.files.clone(),
+            reload: None,
         })
     }
 
@@ -144,6 +166,18 @@ impl App {
     #[must_use]
     pub fn idle_exit(self, after: Option<Duration>) -> Self {
         Self { idle_exit: after, ..self }
+    }
+
+    /// It reads its configuration again at each of these signals, and when a file of it has changed. Upstream servers
+    /// follow; the rest counts at the next start.
+    #[must_use]
+    pub fn reloads(
+        self,
+        read: impl Fn() -> Result<Config, Problems> + Send + Sync + 'static,
+        signals: mpsc::Receiver<()>,
+    ) -> Self {
+        let reload = Reload { read: Box::new(read), signals, files: self.files.clone() };
+        Self { reload: Some(reload), ..self }
     }
 
     /// Where it listens.
@@ -159,7 +193,9 @@ impl App {
     /// Serves until `stop` says so, then drains: the first message ends the serving, a second the waiting. A
     /// `stop` whose senders are gone is never heard.
     pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Drained {
-        let Self { hub, listener, health, health_interval, drain_timeout, idle_exit } = self;
+        let Self {
+            hub, offering, listener, health, health_interval, drain_timeout, idle_exit, reload, ..
+        } = self;
         let traffic = listener.traffic();
         let tasks = hub.tasks.clone();
         let (no_more, no_health) = (CancellationToken::new(), CancellationToken::new());
@@ -168,12 +204,22 @@ impl App {
             TaskKind::Health,
             health.watch(Arc::clone(&hub.calls), health_interval, no_health.clone()),
         );
+        if let Some(reload) = reload {
+            let (offering, no_more) = (Arc::clone(&offering), no_more.clone());
+            tasks.spawn(TaskKind::Upstream, async move {
+                tokio::select! {
+                    () = no_more.cancelled() => {}
+                    () = reload.run(offering) => {}
+                }
+            });
+        }
         tokio::select! {
             () = heard(&mut stop) => {}
             () = idle_for(&hub, &traffic, idle_exit) => tracing::info!("nobody needs this daemon: it ends"),
         }
         no_more.cancel();
         let drained = drain(&hub, drain_timeout, &mut stop).await;
+        offering.end().await;
         no_health.cancel();
         hub.calls.watch().lifecycle().flush();
         report(&drained);

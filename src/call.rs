@@ -45,7 +45,7 @@ mod views;
 pub mod waiter;
 pub mod watch;
 
-pub use caller::{Caller, ClientSession, Principal};
+pub use caller::{Caller, ClientSession, Principal, SessionEnded};
 pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
 pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};

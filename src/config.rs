@@ -11,6 +11,7 @@ use std::time::Duration;
 mod aliases;
 mod build;
 pub mod env;
+pub mod jsonc;
 pub mod keys;
 pub mod ladder;
 mod money;
@@ -20,6 +21,7 @@ mod problem;
 pub mod providers;
 mod render;
 pub mod secret_files;
+pub mod servers;
 mod sources;
 mod tables;
 mod values;
@@ -31,6 +33,7 @@ pub use parse::Wrong;
 pub use principals::PrincipalConfig;
 pub use problem::{Origin, Problem, Problems, Shown};
 pub use providers::{ProviderConfig, Wire, provider_presets};
+pub use servers::ServerConfig;
 pub use sources::Sources;
 use values::Values;
 
@@ -231,6 +234,14 @@ pub struct Config {
     pub guard_window: Duration,
     /// A TOML file with prompt tools, instead of the built-in ones.
     pub tools_file: Option<PathBuf>,
+    /// Upstream MCP servers.
+    pub servers: Vec<ServerConfig>,
+    /// The files that were read, to see when they change.
+    pub files: Vec<PathBuf>,
+    /// What a child's environment has of ours.
+    pub child_environment: Vec<(String, String)>,
+    /// How long the daemon waits for its servers before it serves.
+    pub servers_wait: Duration,
 }
 
 impl Config {
@@ -272,6 +283,7 @@ fn load_from(
         process,
         dotenv: sources::dotenv(working_folder, &mut problems),
         toml: toml::Table::new(),
+        environment: env::whole(),
         working_folder: working_folder.to_owned(),
     };
     let asked = Values::new(sources.clone()).raw("INFLIGHTD_CONFIG");

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::call::reattach::Attachment;
-use crate::call::{Caller, Calls, ClientSession, Principal};
+use crate::call::{Caller, Calls, ClientSession, Principal, SessionEnded};
 use crate::clients::Clients;
 use crate::config::{Config, Ladder, Limits};
 use crate::health::Health;
@@ -68,6 +68,8 @@ pub struct Hub {
     /// Where tasks start.
     pub tasks: Tasks,
     sessions: AtomicU64,
+    /// Tells those who have something for one session alone that it has ended.
+    ended: SessionEnded,
     /// What stands for a session over HTTP: one for each principal and address.
     addresses: Mutex<HashMap<(PrincipalId, IpAddr), Weak<ClientSession>>>,
 }
@@ -75,7 +77,15 @@ pub struct Hub {
 impl Hub {
     /// The doors of a daemon.
     pub fn new(config: &Config, calls: Arc<Calls>, health: Arc<Health>, tasks: Tasks) -> Self {
+        let known = Arc::downgrade(&calls);
+        let ended = move |session| {
+            let Some(calls) = known.upgrade() else { return };
+            for server in calls.registry().servers() {
+                server.session_ended(session);
+            }
+        };
         Self {
+            ended: Arc::new(ended),
             calls,
             health,
             auth: Auth::new(&config.principals, config.limits.queue),
@@ -117,7 +127,7 @@ impl Hub {
 
     fn mint(&self) -> ClientSession {
         let id = ClientSessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
-        ClientSession::new(id, self.limits.session, self.limits.queue)
+        ClientSession::new(id, self.limits.session, self.limits.queue).tells(&self.ended)
     }
 
     /// What a dialect may look at for this principal.

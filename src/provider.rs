@@ -26,6 +26,7 @@ pub mod recent;
 pub mod retry;
 mod sse;
 pub mod submit;
+pub mod upstream;
 
 /// Why a provider did not do the work. It names no prompt, no argument and no secret: a provider's own error
 /// text may quote any of them, so only its short machine-readable code is kept.
@@ -58,6 +59,26 @@ pub enum Fault {
         provider: Arc<str>,
         /// What was wrong.
         reason: &'static str,
+    },
+    /// It is down: the work was surely not begun.
+    #[error("{provider} is down: {why}")]
+    Down {
+        /// Who.
+        provider: Arc<str>,
+        /// How it ended, or why it was not started.
+        why: Arc<str>,
+        /// When it is started again.
+        retry_after: Option<Duration>,
+    },
+    /// It said no in the words of its protocol, which are meant for the caller.
+    #[error("{provider} answered with error {code}: {message}")]
+    Answered {
+        /// Who.
+        provider: Arc<str>,
+        /// Its code for the error.
+        code: i64,
+        /// What it said, cut.
+        message: Box<str>,
     },
     /// The answer is larger than `MAX_RESULT_BYTES`.
     #[error("{provider} answered with more than {limit} bytes")]
@@ -111,7 +132,7 @@ impl Fault {
     pub fn surely_not_done(&self) -> bool {
         match self {
             Self::Refused { status, .. } => *status < 500 || *status == 503,
-            Self::Unreachable { .. } | Self::NotAsked(_) => true,
+            Self::Unreachable { .. } | Self::Down { .. } | Self::Answered { .. } | Self::NotAsked(_) => true,
             Self::Broken { .. } | Self::TooLarge { .. } => false,
         }
     }
@@ -120,8 +141,8 @@ impl Fault {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 429 | 500..),
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::NotAsked(_) => true,
-            Self::TooLarge { .. } => false,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Down { .. } | Self::NotAsked(_) => true,
+            Self::TooLarge { .. } | Self::Answered { .. } => false,
         }
     }
 
@@ -130,10 +151,13 @@ impl Fault {
         match self {
             Self::Refused { status: 429, .. } => Blame::Load,
             Self::Refused { .. } if self.pause().is_some() => Blame::Load,
-            Self::Refused { status: 408 | 500.., .. } | Self::Unreachable { .. } | Self::Broken { .. } => {
-                Blame::Provider
+            Self::Refused { status: 408 | 500.., .. }
+            | Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::Down { .. } => Blame::Provider,
+            Self::Refused { .. } | Self::TooLarge { .. } | Self::NotAsked(_) | Self::Answered { .. } => {
+                Blame::Caller
             }
-            Self::Refused { .. } | Self::TooLarge { .. } | Self::NotAsked(_) => Blame::Caller,
         }
     }
 
@@ -147,6 +171,8 @@ impl Fault {
             | Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::TooLarge { .. }
+            | Self::Down { .. }
+            | Self::Answered { .. }
             | Self::NotAsked(_) => None,
         }
     }
@@ -154,10 +180,13 @@ impl Fault {
     /// When the provider said to come back.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Refused { retry_after, .. } | Self::Down { retry_after, .. } => *retry_after,
             Self::NotAsked(NotAsked::Spent(exhausted)) => Some(exhausted.retry_after),
             Self::NotAsked(NotAsked::Busy | NotAsked::Moved) => Some(Duration::from_secs(1)),
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::TooLarge { .. } => None,
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::TooLarge { .. }
+            | Self::Answered { .. } => None,
         }
     }
 }
@@ -218,19 +247,24 @@ impl Reply {
         Self::of_content(members)
     }
 
-    /// A reply whose members are its content only.
-    fn of_content(members: String) -> Self {
-        let content = CONTENT.len()..members.len();
+    /// A reply of members that its server wrote; where among them the content stands, if it does.
+    pub fn spliced(members: String, content: Range<usize>, is_error: bool) -> Self {
         Self {
             members,
             content,
-            is_error: false,
+            is_error,
             is_partial: false,
             model: None,
             usage: None,
             collects: None,
             continues: None,
         }
+    }
+
+    /// A reply whose members are its content only.
+    fn of_content(members: String) -> Self {
+        let content = CONTENT.len()..members.len();
+        Self::spliced(members, content, false)
     }
 
     /// A reply of one structured object, with its own text as content for clients that read only text.
@@ -330,7 +364,7 @@ impl Reply {
 
     /// The content array.
     pub fn content(&self) -> &str {
-        self.members.get(self.content.clone()).unwrap_or("[]")
+        self.members.get(self.content.clone()).filter(|content| !content.is_empty()).unwrap_or("[]")
     }
 
     /// How much memory the reply takes, about.

@@ -24,11 +24,20 @@ pub enum TaskKind {
     Pause,
     /// Looks at the daemon itself.
     Health,
+    /// Keeps an upstream server.
+    Upstream,
 }
 
 impl TaskKind {
-    const ALL: [Self; 6] =
-        [Self::Listener, Self::Connection, Self::Session, Self::Run, Self::Pause, Self::Health];
+    const ALL: [Self; 7] = [
+        Self::Listener,
+        Self::Connection,
+        Self::Session,
+        Self::Run,
+        Self::Pause,
+        Self::Health,
+        Self::Upstream,
+    ];
 
     fn label(self) -> &'static str {
         match self {
@@ -38,6 +47,7 @@ impl TaskKind {
             Self::Run => "run",
             Self::Pause => "pause",
             Self::Health => "health",
+            Self::Upstream => "upstream",
         }
     }
 
@@ -49,6 +59,7 @@ impl TaskKind {
             Self::Run => 3,
             Self::Pause => 4,
             Self::Health => 5,
+            Self::Upstream => 6,
         }
     }
 }

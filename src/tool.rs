@@ -16,6 +16,7 @@ pub mod consensus;
 pub mod place;
 pub mod prompt;
 pub mod registry;
+pub mod upstream;
 
 pub use builtin::{Builtin, Found, Insight};
 pub use prompt::PromptTool;

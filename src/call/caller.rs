@@ -113,20 +113,45 @@ impl Principal {
     }
 }
 
-/// One connection, or what stands for one over HTTP.
-#[derive(Debug)]
+/// Told that a session has ended. It must not wait.
+pub type SessionEnded = Arc<dyn Fn(ClientSessionId) + Send + Sync>;
+
+/// One connection, or what stands for one over HTTP. It ends when nobody is left who holds it: a Run whose caller has gone
+/// may still work for it.
 pub struct ClientSession {
     /// Its id, minted by the daemon.
     pub id: ClientSessionId,
     /// Places for Runs at work, and the queue before them.
     pub slots: Arc<Pool>,
+    ended: Option<SessionEnded>,
 }
 
 impl ClientSession {
     /// A session with room for `limit` Runs at work and `queue` that wait.
     pub fn new(id: ClientSessionId, limit: usize, queue: usize) -> Self {
         let slots = Pool::new(Arc::from("this session"), limit, queue, Share::All);
-        Self { id, slots: Arc::new(slots) }
+        Self { id, slots: Arc::new(slots), ended: None }
+    }
+
+    /// Its end is told.
+    #[must_use]
+    pub fn tells(mut self, ended: &SessionEnded) -> Self {
+        self.ended = Some(Arc::clone(ended));
+        self
+    }
+}
+
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        if let Some(ended) = &self.ended {
+            ended(self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for ClientSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientSession").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -363,19 +363,20 @@ impl CallError {
                 Code::Timeout
             }
             Self::Cancelled => Code::Cancelled,
+            Self::Unavailable { .. } | Self::Provider(Fault::Down { .. }) => Code::ProviderUnavailable,
             Self::Provider(_) => Code::ProviderError,
-            Self::Unavailable { .. } => Code::ProviderUnavailable,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
             Self::ShuttingDown | Self::CutOff => Code::ShuttingDown,
             Self::Lost => Code::InternalError,
         }
     }
 
-    /// How the call ended that is answered with it.
+    /// How the call ended that is answered with it: work that was done may be `OVER_CAPACITY` on the wire.
     pub fn terminal(&self) -> Terminal {
         match self {
-            // OVER_CAPACITY on the wire, but the work was done.
-            Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. }) => Terminal::Error,
+            Self::TooLarge { .. } | Self::Provider(Fault::TooLarge { .. } | Fault::Down { .. }) => {
+                Terminal::Error
+            }
             _ => self.code().terminal(),
         }
     }

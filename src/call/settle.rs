@@ -41,5 +41,7 @@ fn what_failed(fault: &Fault) -> &'static str {
         Fault::Broken { .. } => "its provider broke off",
         Fault::TooLarge { .. } => "its answer was too large",
         Fault::NotAsked(_) => "was not asked",
+        Fault::Down { .. } => "its server was down",
+        Fault::Answered { .. } => "its server said no",
     }
 }

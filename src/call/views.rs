@@ -16,6 +16,12 @@ impl Calls {
         Arc::clone(&self.offers.now().registry)
     }
 
+    /// The tools, and how often they have changed.
+    pub fn offered(&self) -> (Arc<Registry>, u64) {
+        let offer = self.offers.now();
+        (Arc::clone(&offer.registry), offer.generation)
+    }
+
     /// How often the tools have changed.
     pub fn generation(&self) -> u64 {
         self.offers.now().generation

@@ -76,6 +76,7 @@ fn page(place: &str, found: &Value) -> String {
         ("Timeouts: provider ≤ tool < daemon < shim < client", ladder(found)),
         ("Providers", providers(found)),
         ("Spending", spending(found)),
+        ("Upstream servers", servers(found)),
         ("Clients", clients(found)),
         ("Limits", limits(found)),
     ];
@@ -125,6 +126,22 @@ fn spending(found: &Value) -> Vec<(String, String)> {
         (text(each, "principal").to_owned(), format!("{spent} of {limit} today (UTC)"))
     };
     items(found, "spending").iter().map(row).collect()
+}
+
+fn servers(found: &Value) -> Vec<(String, String)> {
+    let row = |server: &Value| {
+        let instances = items(server, "instances").iter().map(|instance| {
+            let detail = Some(text(instance, "detail")).filter(|detail| !detail.is_empty());
+            let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+            format!("{}{detail} for {}", text(instance, "state"), text(instance, "for"))
+        });
+        let instances: Vec<_> = instances.collect();
+        let state = if instances.is_empty() { "not started".to_owned() } else { instances.join(", ") };
+        let tools =
+            member(server, "tools").as_u64().map_or("not listed".to_owned(), |tools| tools.to_string());
+        (text(server, "name").to_owned(), format!("{}; tools: {tools}; {state}", text(server, "transport")))
+    };
+    items(found, "servers").iter().map(row).collect()
 }
 
 fn clients(found: &Value) -> Vec<(String, String)> {

@@ -27,7 +27,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
         leave_session();
     }
     let idle_exit = args.idle_exit_secs.map(|secs| Duration::from_secs(secs.into()));
-    let loaded = match config::load(&flags(args), Path::new(".")) {
+    let flags = flags(args);
+    let loaded = match config::load(&flags, Path::new(".")) {
         Ok(loaded) => loaded,
         Err(problems) => {
             super::complain(&format!("the configuration does not hold:\n{problems}"));
@@ -47,7 +48,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         runtime.worker_threads(threads);
     }
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(&config, idle_exit)),
+        Ok(runtime) => runtime.block_on(serve(&config, idle_exit, flags)),
         Err(error) => {
             super::complain(&format!("could not start the runtime: {error}"));
             ExitCode::from(EXIT_FAILED)
@@ -55,17 +56,20 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config, idle_exit: Option<Duration>) -> ExitCode {
+async fn serve(config: &Config, idle_exit: Option<Duration>, flags: Vec<(&'static str, String)>) -> ExitCode {
     // Signals are heard before anybody can connect: a daemon that says it runs can be stopped.
-    let stop = match signals() {
-        Ok(stop) => stop,
+    let heard = signals().and_then(|stop| Ok((stop, hang_ups()?)));
+    let (stop, hang_ups) = match heard {
+        Ok(heard) => heard,
         Err(error) => {
             super::complain(&format!("could not listen for signals: {error}"));
             return ExitCode::from(EXIT_FAILED);
         }
     };
     let app = match App::bind(config).await {
-        Ok(app) => app.idle_exit(idle_exit),
+        Ok(app) => app
+            .idle_exit(idle_exit)
+            .reloads(move || config::load(&flags, Path::new(".")).map(|loaded| loaded.config), hang_ups),
         Err(error) => return refuse(&error),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "inflightd listens on {}", app.address());
@@ -163,6 +167,32 @@ fn signals() -> std::io::Result<mpsc::Receiver<()>> {
         }
     });
     Ok(stop)
+}
+
+/// One message for each HUP: the configuration is to be read again.
+#[cfg(unix)]
+fn hang_ups() -> std::io::Result<mpsc::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let (tell, hang_ups) = mpsc::channel(1);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it lives as long as the process, and the drain must not wait for it"
+    )]
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            // One that is still to be followed says the same.
+            let _ = tell.try_send(());
+        }
+    });
+    Ok(hang_ups)
+}
+
+/// Nobody can ask so elsewhere; changes of files are seen.
+#[cfg(not(unix))]
+fn hang_ups() -> std::io::Result<mpsc::Receiver<()>> {
+    let (_, hang_ups) = mpsc::channel(1);
+    Ok(hang_ups)
 }
 
 /// What a service manager waits for.

@@ -56,6 +56,9 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let unknown_client_limit = values.seconds("UNKNOWN_CLIENT_LIMIT_SECS");
     let guard_window = values.milliseconds("GUARD_WINDOW_MS");
     let tools_file = values.file("TOOLS_FILE");
+    let (servers, child_environment) = values.servers();
+    let servers_wait = values.seconds("MCP_SERVERS_WAIT_SECS");
+    let files = values.files();
     let Resolved { ladder, providers: timeouts, warnings } = resolved?;
     values.warnings.extend(warnings);
     let presets = presets.into_iter().zip(timeouts);
@@ -84,6 +87,10 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         unknown_client_limit,
         guard_window,
         tools_file,
+        servers,
+        files,
+        child_environment,
+        servers_wait,
     })
 }
 

@@ -37,6 +37,14 @@ pub(super) fn process() -> (BTreeMap<String, String>, Vec<Problem>) {
     (found, problems)
 }
 
+/// All variables of this process that are UTF-8, for what upstream servers get of them.
+pub(super) fn whole() -> BTreeMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
+
 fn example(name: &str) -> String {
     let shown = keys::find(name).map_or("", |key| key.default.shown());
     format!("{name}={shown}")

@@ -178,6 +178,17 @@ static GROUPS: &[Group] = &[
                 "A TOML file with prompt tools, which takes the place of the built-in ones.",
             ),
             unset(
+                "MCP_SERVERS_FILE",
+                Kind::Path,
+                "A JSON file with the `mcpServers` object of upstream MCP servers, as clients write it; comments are taken. See docs/upstream.md.",
+            ),
+            key(
+                "MCP_SERVERS_WAIT_SECS",
+                Kind::Seconds,
+                "5",
+                "How long the daemon waits at its start for upstream servers to list their tools. Later ones come when they come.",
+            ),
+            unset(
                 "WORKER_THREADS",
                 Kind::Count { most: MOST_THREADS },
                 "Threads of the runtime. Unset, one for each processor.",

@@ -112,6 +112,16 @@ pub enum Problem {
         /// Counted from 1.
         line: usize,
     },
+    /// Something of an upstream server.
+    #[error("{place}: {what}; {remedy}")]
+    Server {
+        /// File or table, server and member.
+        place: String,
+        /// Why it cannot be taken.
+        what: String,
+        /// What would do.
+        remedy: String,
+    },
     /// A TOML file that is none.
     #[error("{} line {line}: {message}; kimi_timeout_secs = 60 is what a line looks like", path.display())]
     Toml {

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, Kind};
 use super::parse::Wrong;
 use super::problem::{Origin, Problem, Shown, nearest};
-use super::{aliases, money, principals, providers};
+use super::{aliases, money, principals, providers, servers};
 
 /// The sections of the TOML file that are no keys: each is read in a file of its own.
-const SECTIONS: [&str; 4] = [principals::TABLE, providers::TABLE, aliases::TABLE, money::TABLE];
+const SECTIONS: [&str; 5] =
+    [principals::TABLE, providers::TABLE, aliases::TABLE, money::TABLE, servers::TABLE];
 
 /// Whether a name of the TOML file is a section's.
 pub(super) fn is_section(name: &str) -> bool {
@@ -31,6 +32,8 @@ pub struct Sources {
     pub dotenv: BTreeMap<String, String>,
     /// The TOML file.
     pub toml: toml::Table,
+    /// All of that environment, ours or not: what upstream servers need of it is passed on to them.
+    pub environment: BTreeMap<String, String>,
     /// From where files are named.
     pub working_folder: PathBuf,
 }

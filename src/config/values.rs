@@ -14,6 +14,7 @@ use super::parse::{self, Wrong};
 use super::principals::{self, PrincipalConfig};
 use super::problem::{Origin, Problem, Shown};
 use super::providers::{self, Classes, ProviderConfig};
+use super::servers::{self, ServerConfig};
 use super::sources::{Sources, flatten, is_section, strangers, unknown};
 
 /// The sources, and what was found wrong with them so far.
@@ -21,6 +22,7 @@ pub(super) struct Values {
     said: [(Origin, BTreeMap<String, String>); 4],
     /// The sections of the TOML file that are no keys.
     sections: toml::Table,
+    environment: BTreeMap<String, String>,
     working_folder: PathBuf,
     /// What keeps the daemon from starting.
     pub(super) problems: Vec<Problem>,
@@ -57,6 +59,7 @@ impl Values {
                 (Origin::Toml, toml),
             ],
             sections: sources.toml.into_iter().filter(|(name, _)| is_section(name)).collect(),
+            environment: sources.environment,
             working_folder: sources.working_folder,
             problems,
             warnings,
@@ -146,6 +149,41 @@ impl Values {
     /// What models cost.
     pub(super) fn prices(&mut self) -> Prices {
         money::read(self.sections.get(money::TABLE), &mut self.problems)
+    }
+
+    /// Every upstream server, and the environment of one that is a child.
+    pub(super) fn servers(&mut self) -> (Vec<ServerConfig>, Vec<(String, String)>) {
+        let file = self.file("MCP_SERVERS_FILE");
+        let [_, (_, process), (_, dotenv), _] = &self.said;
+        let mut variables = dotenv.clone();
+        variables.extend(self.environment.clone());
+        variables.extend(process.clone());
+        let environment = servers::usual_environment(&self.environment);
+        let mut reader = servers::Reader {
+            variables: &variables,
+            folder: &self.working_folder,
+            problems: &mut self.problems,
+            warnings: &mut self.warnings,
+            servers: Vec::new(),
+        };
+        if let Some(value) = self.sections.get(servers::TABLE) {
+            reader.toml(value);
+        }
+        if let Some(file) = file {
+            reader.file(&file);
+        }
+        (reader.finish(), environment)
+    }
+
+    /// The files that say what is offered, there or not.
+    pub(super) fn files(&mut self) -> Vec<PathBuf> {
+        let mut said = |name| {
+            let (key, found) = self.found(name);
+            let shown = Some(key.default.shown()).filter(|shown| !shown.is_empty()).map(str::to_owned);
+            found.map(|found| found.text).or(shown)
+        };
+        let names = ["INFLIGHTD_CONFIG", "TOOLS_FILE", "MCP_SERVERS_FILE"].map(&mut said);
+        names.into_iter().flatten().map(|name| self.working_folder.join(name)).collect()
     }
 
     /// The value, and whether somebody set it.

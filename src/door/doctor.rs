@@ -27,12 +27,15 @@ impl Hub {
             "session": self.limits.session,
             "waiters": self.limits.waiters,
         });
-        let problems = self.problems(&clients, open);
+        let servers: Vec<_> = self.calls.registry().servers().iter().map(|server| server.report()).collect();
+        let mut problems = self.problems(&clients, open);
+        problems.extend(servers.iter().flat_map(of_server));
         let mut about = self.calls.health();
         if let Some(members) = about.as_object_mut() {
             let own = [
                 ("ladder", self.hops()),
                 ("providers", self.providers()),
+                ("servers", servers.clone().into()),
                 ("problems", problems.into()),
                 ("spending", self.spending()),
                 ("clients", clients.into()),
@@ -141,4 +144,43 @@ impl Hub {
         }
         problems
     }
+}
+
+/// What is wrong with an upstream server, by what it is reported to be.
+fn of_server(server: &Value) -> Vec<Value> {
+    let text =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = text(server, "name");
+    let list =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut problems = Vec::new();
+    let mut add = |what: String, remedy: &str| problems.push(json!({"problem": what, "remedy": remedy}));
+    for instance in list(server, "instances") {
+        let (state, whose) = (text(&instance, "state"), text(&instance, "for"));
+        let starts = instance.get("starts").and_then(Value::as_u64).unwrap_or_default();
+        if state != "ready" && starts > 0 {
+            let words = list(&instance, "last_words");
+            let words = words.last().and_then(Value::as_str).unwrap_or_default();
+            let said = if words.is_empty() { String::new() } else { format!("; it said: {words}") };
+            let why = [text(&instance, "detail"), text(&instance, "last_end")];
+            let why = why
+                .into_iter()
+                .find(|why| !why.is_empty())
+                .unwrap_or_else(|| "it has not answered yet".into());
+            let what =
+                format!("the server {name} (for {whose}) is {state}, started {starts} times: {why}{said}");
+            add(what, "run its command by hand, or see its lines in the log");
+        }
+        let odd = instance.get("not_messages").and_then(Value::as_u64).unwrap_or_default();
+        if odd > 0 {
+            let what =
+                format!("the server {name} has written {odd} lines to its stdout that are no messages");
+            add(what, "have it log to stderr; they are left out");
+        }
+    }
+    for why in list(server, "left_out") {
+        let what = format!("the server {name}: {}", why.as_str().unwrap_or_default());
+        add(what, "leave tools out with tools.allow or tools.deny, or mend the server");
+    }
+    problems
 }

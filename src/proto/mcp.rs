@@ -266,16 +266,18 @@ impl<'a> Asked<'a> {
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 
-    /// One page of tools. Nothing changes the registry or a principal while the daemon runs, so a cursor is a place
-    /// among the tools that are there for it.
+    /// One page of tools. A cursor is a place among the tools that are there for a principal, good until they change.
     fn list(&self, cursor: Option<&str>, view: &View<'_>) -> Request<'static> {
-        let tools = view.tools();
-        let from = cursor.map_or(Some(0), |cursor| cursor.strip_prefix("tools:")?.parse().ok());
+        let (registry, generation) = view.calls.offered();
+        let seen = registry.tools().iter().filter(|tool| view.principal.allows(&tool.name));
+        let tools: Vec<_> = seen.collect();
+        let place = |cursor: &str| cursor.strip_prefix(&format!("tools:{generation}:"))?.parse().ok();
+        let from = cursor.map_or(Some(0), place);
         let Some(from) = from.filter(|from| *from == 0 || *from < tools.len()) else {
             return Request::Reply(jsonrpc::error_response(
                 self.id,
                 INVALID_PARAMS,
-                "the cursor is not one of this list",
+                "the cursor is not one of this list as it is now: begin again without one",
                 None,
             ));
         };
@@ -290,6 +292,8 @@ impl<'a> Asked<'a> {
         out.push(']');
         if from + PAGE < tools.len() {
             out.push_str(",\"nextCursor\":\"tools:");
+            out.push_str(itoa::Buffer::new().format(generation));
+            out.push(':');
             out.push_str(itoa::Buffer::new().format(from + PAGE));
             out.push('"');
         }
@@ -308,7 +312,7 @@ impl<'a> Asked<'a> {
     /// What a client may keep, for how long, and whose it is.
     fn close_list(&self, mut out: String) -> Request<'static> {
         if self.stateless {
-            // The tools change only when the daemon is started anew: a minute is short enough.
+            // They change when a server's do, or with the configuration: a minute is short enough.
             out.push_str(",\"ttlMs\":60000,\"cacheScope\":\"private\",\"_meta\":{\"io.modelcontextprotocol/serverInfo\":");
             out.push_str(SERVER_INFO);
             out.push('}');

@@ -45,7 +45,8 @@ pub struct Books {
     pub conversations: Arc<Conversations>,
 }
 
-/// All providers, the preferred one first, `offline` last.
+/// All providers, the preferred one first, `offline` last. A clone has the same providers.
+#[derive(Clone)]
 pub struct Catalog {
     entries: Vec<ProviderEntry>,
     aliases: Vec<Alias>,

@@ -11,6 +11,7 @@ use crate::config::Ladder;
 use crate::ids::ToolId;
 use crate::provider::catalog::Catalog;
 use crate::provider::offline::Offline;
+use crate::provider::upstream::Server;
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::consensus::{self, AskAll};
 use crate::tool::place::{Composite, Lane, LaneId, Place};
@@ -20,13 +21,23 @@ use crate::tool::{
 };
 
 mod asking;
+mod listed;
+
+pub use listed::Entries;
 
 /// Why a registry cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// Two tools of one name.
-    #[error("two tools are named `{0}`")]
-    Twice(String),
+    #[error("two tools are named `{name}`: one of {first}, one of {second}")]
+    Twice {
+        /// Which name.
+        name: String,
+        /// Who brought it first.
+        first: String,
+        /// Who brings it again.
+        second: String,
+    },
     /// A name that clients could not carry.
     #[error("the tool name `{0}` must be 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
     Name(String),
@@ -43,12 +54,16 @@ pub enum RegistryError {
 /// The longest name of a tool, in bytes.
 const LONGEST_NAME: usize = 64;
 
-/// All tools, and where their work is done.
+/// All tools, and where their work is done. A clone has the same tools.
+#[derive(Clone)]
 pub struct Registry {
     tools: Vec<Arc<Tool>>,
     /// Those that only composites call.
     inner: Vec<Arc<Tool>>,
     by_name: HashMap<Arc<str>, Arc<Tool>>,
+    /// Who brings which tool, where that is told.
+    owners: HashMap<Arc<str>, Arc<str>>,
+    servers: Vec<Arc<Server>>,
     catalog: Catalog,
     lanes: Vec<Lane>,
 }
@@ -101,8 +116,15 @@ impl Registry {
             timeout: Some(entry.timeout),
         });
         let lanes = lanes.collect();
-        let mut registry =
-            Self { tools: Vec::new(), inner: Vec::new(), by_name: HashMap::new(), catalog, lanes };
+        let mut registry = Self {
+            tools: Vec::new(),
+            inner: Vec::new(),
+            by_name: HashMap::new(),
+            owners: HashMap::new(),
+            servers: Vec::new(),
+            catalog,
+            lanes,
+        };
         for declaration in declared {
             registry.register(self::declared(declaration), ladder)?;
         }
@@ -181,15 +203,21 @@ impl Registry {
     }
 
     fn compiled(&self, entry: Registration, ladder: &Ladder) -> Result<Arc<Tool>, RegistryError> {
+        let id = self.place_for(&entry, None)?;
+        Ok(Arc::new(compile(id, entry, ladder)?))
+    }
+
+    /// The id of a tool that can have its name.
+    fn place_for(&self, entry: &Registration, owner: Option<&Arc<str>>) -> Result<ToolId, RegistryError> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if entry.name.is_empty() || entry.name.len() > LONGEST_NAME || !entry.name.bytes().all(fits) {
-            return Err(RegistryError::Name(entry.name));
+            return Err(RegistryError::Name(entry.name.clone()));
         }
-        if self.find(&entry.name).or(self.inner(&entry.name)).is_some() {
-            return Err(RegistryError::Twice(entry.name));
+        if let Some(tool) = self.find(&entry.name).or(self.inner(&entry.name)) {
+            let second = owner.map_or_else(|| listed::kind(&entry.work).to_owned(), ToString::to_string);
+            return Err(RegistryError::Twice { name: entry.name.clone(), first: self.owner(tool), second });
         }
-        let id = ToolId(u32::try_from(self.tools.len() + self.inner.len()).unwrap_or(u32::MAX));
-        Ok(Arc::new(compile(id, entry, ladder)?))
+        Ok(ToolId(u32::try_from(self.tools.len() + self.inner.len()).unwrap_or(u32::MAX)))
     }
 
     /// All tools, in the order in which they are listed.

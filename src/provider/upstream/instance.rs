@@ -1,0 +1,436 @@
+//! One process or session of a server, owned by one task: started, greeted, and started again when it ends, at once and
+//! then with growing pauses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::servers::Restart;
+use crate::deadline::Deadline;
+use crate::provider::upstream::child::{self, LastWords, Program, Running};
+use crate::provider::upstream::greet::{self, Greeting, NoGreeting};
+use crate::provider::upstream::http::{Address, Session};
+use crate::provider::upstream::link::{Link, Param, Request};
+use crate::provider::upstream::message::Era;
+use crate::provider::upstream::pipe::{self, End, Failed, Hear, Oddities};
+use crate::tasks::{TaskKind, Tasks};
+
+/// One that lived so long had settled: when it ends, it is started at once.
+const SETTLED: Duration = Duration::from_secs(10);
+/// The first pause, doubled each time…
+const PAUSE: Duration = Duration::from_secs(1);
+/// …up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// What a child that has ended may still have in its pipe.
+const LEFT_IN_PIPE: Duration = Duration::from_millis(500);
+/// What is wanted to be told of.
+const CHANGES: &str = "{\"toolsListChanged\":true,\"promptsListChanged\":true,\"resourcesListChanged\":true}";
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub(super) enum Reach {
+    /// As a child.
+    Program(Program),
+    /// Over HTTP.
+    Address(Address),
+}
+
+/// What every instance of a server goes by.
+pub(super) struct Terms {
+    pub(super) name: Arc<str>,
+    pub(super) reach: Reach,
+    pub(super) start: Duration,
+    pub(super) restart: Restart,
+    /// The longest message.
+    pub(super) limit: usize,
+    /// The era it was found to speak, for the next start.
+    pub(super) era: KnownEra,
+    /// Told when its tools may have changed.
+    pub(super) changed: Arc<Notify>,
+    pub(super) tasks: Tasks,
+}
+
+/// What is known of a server's era.
+#[derive(Debug, Default)]
+pub(super) struct KnownEra(AtomicU8);
+
+impl KnownEra {
+    fn get(&self) -> Option<Era> {
+        match self.0.load(Ordering::Relaxed) {
+            1 | 3 => Some(Era::Handshake),
+            2 => Some(Era::Stateless),
+            _ => None,
+        }
+    }
+
+    /// It may be an older one.
+    fn guess(&self) {
+        self.0.store(3, Ordering::Relaxed);
+    }
+
+    /// The guess was of no use.
+    fn forget_guess(&self) {
+        let _ = self.0.compare_exchange(3, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn set(&self, era: Era) {
+        let number = match era {
+            Era::Handshake => 1,
+            Era::Stateless => 2,
+        };
+        self.0.store(number, Ordering::Relaxed);
+    }
+}
+
+/// A connection that was greeted.
+pub(super) struct Live {
+    pub(super) link: Link,
+    pub(super) greeting: Greeting,
+}
+
+/// Where an instance is.
+#[derive(Clone)]
+pub(super) enum State {
+    /// It is being started.
+    Starting,
+    /// It answers.
+    Ready(Arc<Live>),
+    /// It is down, and is started again then.
+    Waiting { until: Instant, why: Arc<str> },
+    /// It is down for good.
+    Over(Arc<str>),
+}
+
+/// What is told of an instance.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub(super) process: AtomicU32,
+    pub(super) starts: AtomicU32,
+    pub(super) oddities: Arc<Oddities>,
+    pub(super) last_words: LastWords,
+    pub(super) last_end: Mutex<Option<Arc<str>>>,
+}
+
+/// An instance, for those who use it.
+pub(super) struct Instance {
+    state: watch::Receiver<State>,
+    stop: CancellationToken,
+    pub(super) shown: Arc<Shown>,
+}
+
+impl Instance {
+    /// Starts one.
+    pub(super) fn start(terms: &Arc<Terms>) -> Self {
+        let (set, state) = watch::channel(State::Starting);
+        let (stop, shown) = (CancellationToken::new(), Arc::<Shown>::default());
+        let keeper = Keeper {
+            terms: Arc::clone(terms),
+            set,
+            stop: stop.clone(),
+            shown: Arc::clone(&shown),
+            ready_at: Mutex::default(),
+        };
+        terms.tasks.spawn(TaskKind::Upstream, keeper.keep());
+        Self { state, stop, shown }
+    }
+
+    /// Where it is.
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Resolves when it is elsewhere than it was.
+    ///
+    /// Cancel safe.
+    pub(super) async fn moved(&self, from: &State) -> State {
+        let mut state = self.state.clone();
+        let moved = state.wait_for(|now| !same(now, from)).await.map(|state| state.clone());
+        moved.unwrap_or_else(|_| State::Over(Arc::from("it was stopped")))
+    }
+
+    /// Ends it.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn same(a: &State, b: &State) -> bool {
+    match (a, b) {
+        (State::Starting, State::Starting) | (State::Over(_), State::Over(_)) => true,
+        (State::Ready(a), State::Ready(b)) => Arc::ptr_eq(a, b),
+        (State::Waiting { until: a, .. }, State::Waiting { until: b, .. }) => a == b,
+        _ => false,
+    }
+}
+
+/// Why one life of an instance has ended.
+enum Ended {
+    /// It was told to.
+    Stopped,
+    /// It does not know the newer era, and took the question for a reason to end.
+    AtProbe,
+    /// By itself, or it never began.
+    ByItself(String),
+}
+
+/// The task of an instance.
+struct Keeper {
+    terms: Arc<Terms>,
+    set: watch::Sender<State>,
+    stop: CancellationToken,
+    shown: Arc<Shown>,
+    ready_at: Mutex<Option<Instant>>,
+}
+
+/// Hears what a server tells.
+struct Ears {
+    changed: Arc<Notify>,
+    server: Arc<str>,
+}
+
+impl Hear for Ears {
+    fn notice(&self, method: &str, params: Option<&str>) {
+        match method {
+            "notifications/tools/list_changed" => self.changed.notify_one(),
+            "notifications/message" => {
+                let text: String = params.unwrap_or_default().chars().take(256).collect();
+                tracing::debug!(server = &*self.server, "it logs {}", text.escape_debug());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Keeper {
+    async fn keep(self) {
+        let mut failures = 0;
+        loop {
+            self.set.send_replace(State::Starting);
+            self.shown.starts.fetch_add(1, Ordering::Relaxed);
+            let ended = self.live().await;
+            self.shown.process.store(0, Ordering::Relaxed);
+            let why = match ended {
+                Ended::Stopped => break,
+                // Only once: it is greeted as an older one next.
+                Ended::AtProbe => {
+                    self.terms.era.guess();
+                    continue;
+                }
+                Ended::ByItself(why) => why,
+            };
+            self.terms.era.forget_guess();
+            let ready_at = self.ready_at.lock().take();
+            let settled = ready_at.is_some_and(|at| at.elapsed() >= SETTLED);
+            failures = if settled { 0 } else { failures + 1 };
+            let why: Arc<str> = Arc::from(why);
+            *self.shown.last_end.lock() = Some(Arc::clone(&why));
+            if self.terms.restart == Restart::Never {
+                tracing::warn!(server = &*self.terms.name, "it is down and stays down: {why}");
+                self.set.send_replace(State::Over(why));
+                self.stop.cancelled().await;
+                break;
+            }
+            let pause = pause(failures);
+            tracing::warn!(server = &*self.terms.name, again_in_ms = pause.as_millis(), "it is down: {why}");
+            if !pause.is_zero() {
+                let until = Instant::now() + pause;
+                self.set.send_replace(State::Waiting { until, why });
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.stop.cancelled() => break,
+                }
+            }
+            if self.stop.is_cancelled() {
+                break;
+            }
+        }
+        self.set.send_replace(State::Over(Arc::from("it was stopped")));
+    }
+
+    async fn live(&self) -> Ended {
+        match &self.terms.reach {
+            Reach::Program(program) => self.live_as_child(program).await,
+            Reach::Address(address) => self.live_over_http(address.clone()).await,
+        }
+    }
+
+    fn ears(&self) -> Arc<dyn Hear> {
+        Arc::new(Ears { changed: Arc::clone(&self.terms.changed), server: Arc::clone(&self.terms.name) })
+    }
+
+    async fn live_as_child(&self, program: &Program) -> Ended {
+        let (mut running, pipes) = match child::start(program) {
+            Ok(started) => started,
+            Err(error) => return Ended::ByItself(format!("it cannot be started: {error}")),
+        };
+        self.shown.process.store(running.id().unwrap_or_default(), Ordering::Relaxed);
+        let stderr =
+            child::tell_stderr(Arc::clone(&self.terms.name), pipes.stderr, self.shown.last_words.clone());
+        self.terms.tasks.spawn(TaskKind::Upstream, stderr);
+        let oddities = Arc::clone(&self.shown.oddities);
+        let (pipe, mut driver) =
+            pipe::connect(pipes.stdout, pipes.stdin, self.terms.limit, self.ears(), oddities);
+        let link = Link::Pipe(pipe);
+        let ended = {
+            let driving = driver.run(&self.stop);
+            tokio::pin!(driving);
+            let greeting = tokio::select! {
+                end = &mut driving => Err(self.why(end, &mut running).await),
+                greeting = self.greet(&link) => greeting,
+            };
+            match greeting {
+                Err(ended) => ended,
+                Ok(greeting) => {
+                    let _listening = Self::listen_on_pipe(&link, &greeting);
+                    self.ready(link, greeting);
+                    tokio::select! {
+                        end = &mut driving => self.why(end, &mut running).await,
+                        status = running.ended() => {
+                            // What it has still said is read; then nobody can say more.
+                            let _ = Deadline::after(LEFT_IN_PIPE).limit(&mut driving).await;
+                            Ended::ByItself(said(status))
+                        }
+                    }
+                }
+            }
+        };
+        // Whoever waits is answered once nobody can take the dead connection for a live one.
+        if !self.stop.is_cancelled() {
+            self.set.send_replace(State::Starting);
+        }
+        drop(driver);
+        let _ = running.end().await;
+        ended
+    }
+
+    /// In the stateless era changes are told to those only who ask for them; the question is open as long as the guard.
+    fn listen_on_pipe(link: &Link, greeting: &Greeting) -> Option<pipe::Asked> {
+        let Link::Pipe(pipe) = link else { return None };
+        if greeting.era != Era::Stateless {
+            return None;
+        }
+        let params = [("notifications", Param::Json(CHANGES))];
+        let id = pipe.next_id();
+        pipe.ask(id, Request::new("subscriptions/listen", &params).write(id, Era::Stateless), None).ok()
+    }
+
+    async fn live_over_http(&self, address: Address) -> Ended {
+        let oddities = Arc::clone(&self.shown.oddities);
+        let (session, chores) = Session::new(address, self.terms.limit, self.ears(), oddities);
+        let link = Link::Http(Arc::clone(&session));
+        let greeting = tokio::select! {
+            () = self.stop.cancelled() => return Ended::Stopped,
+            greeting = self.greet(&link) => greeting,
+        };
+        let greeting = match greeting {
+            Ok(greeting) => greeting,
+            Err(ended) => return ended,
+        };
+        let era = greeting.era;
+        self.ready(link, greeting);
+        session.keep(chores, era, CHANGES, &self.stop).await;
+        if self.stop.is_cancelled() {
+            Ended::Stopped
+        } else {
+            Ended::ByItself("it knows the session no more".into())
+        }
+    }
+
+    fn ready(&self, link: Link, greeting: Greeting) {
+        let (name, version) = (&*greeting.name, &*greeting.version);
+        tracing::info!(server = &*self.terms.name, "it is ready: {name}, MCP {version}");
+        self.terms.era.set(greeting.era);
+        *self.ready_at.lock() = Some(Instant::now());
+        self.set.send_replace(State::Ready(Arc::new(Live { link, greeting })));
+        self.terms.changed.notify_one();
+    }
+
+    async fn greet(&self, link: &Link) -> Result<Greeting, Ended> {
+        let greeted = Deadline::after(self.terms.start).limit(greet::greet(link, self.terms.era.get())).await;
+        let Ok(greeted) = greeted else {
+            let limit = self.terms.start.as_secs_f64();
+            return Err(Ended::ByItself(format!("it did not answer initialize within {limit} s")));
+        };
+        greeted.map_err(|none| match none {
+            // Its end is what is told, by whoever sees it.
+            NoGreeting::EndedAtProbe => Ended::AtProbe,
+            NoGreeting::Failed(failed) => Ended::ByItself(format!("it was not greeted: {}", shown(&failed))),
+            NoGreeting::Revision(version) => Ended::ByItself(format!(
+                "it speaks the revision {}, which is not known",
+                version.escape_debug()
+            )),
+        })
+    }
+
+    /// What an end of the connection means.
+    async fn why(&self, end: End, running: &mut Running) -> Ended {
+        if end == End::Stopped || self.stop.is_cancelled() {
+            return Ended::Stopped;
+        }
+        let status = Deadline::after(LEFT_IN_PIPE).limit(running.ended()).await;
+        // One that was never greeted may have been frightened by the newer era.
+        let was_asked = self.terms.era.get().is_none();
+        match status {
+            _ if was_asked => Ended::AtProbe,
+            Ok(status) => Ended::ByItself(said(status)),
+            Err(_) => Ended::ByItself("it closed its output".into()),
+        }
+    }
+}
+
+/// What a failure is called in our log.
+pub(super) fn shown(failed: &Failed) -> String {
+    match failed {
+        Failed::Refused(refusal) => format!("error {}", refusal.code),
+        Failed::NotSent(reason) | Failed::Broken(reason) => (*reason).to_owned(),
+        Failed::Gone => "it has just ended".to_owned(),
+        Failed::Status { status, .. } => format!("HTTP {status}"),
+        Failed::TooLarge => "its answer is too large".to_owned(),
+    }
+}
+
+fn said(status: Option<std::process::ExitStatus>) -> String {
+    #[cfg(unix)]
+    if let Some(signal) = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status)) {
+        return format!("it was killed by signal {signal}");
+    }
+    match status.and_then(|status| status.code()) {
+        Some(code) => format!("it exited with {code}"),
+        None => "it ended".to_owned(),
+    }
+}
+
+/// None for the first failure; then doubled, with a fifth of it left to chance so that many do not come back as one.
+fn pause(failures: u32) -> Duration {
+    let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
+    let pause = PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
+    pause.mul_f64(0.8 + 0.2 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_at_once_and_the_others_come_later_and_later() {
+        assert_eq!((pause(0), pause(1)), (Duration::ZERO, Duration::ZERO));
+        let mut last = Duration::ZERO;
+        for failures in 2..7 {
+            let this = pause(failures);
+            assert!(this > last, "{failures}: {this:?} after {last:?}");
+            last = this;
+        }
+        assert!((48..=60).contains(&pause(100).as_secs()));
+    }
+}

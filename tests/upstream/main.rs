@@ -1,0 +1,23 @@
+//! Upstream MCP servers: promises on real processes and sockets, played by `examples/fake_upstream.rs`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "helpers of tests are tests: they may panic, and they bound each wait by themselves"
+)]
+
+mod rig;
+mod support;
+
+mod calling;
+mod ending;
+mod hostile;
+mod offering;
+mod reloading;
+mod sharing;
