@@ -29,6 +29,7 @@ pub mod caller;
 pub mod canonical;
 mod children;
 pub mod desk;
+mod fallback;
 pub mod flight;
 pub mod flights;
 mod invoke;
@@ -50,11 +51,14 @@ pub use outcome::{CallError, Code, Full, Outcome};
 pub use queue::Priority;
 pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
+use attempts::Progress;
 use cache::OutcomeCache;
 use children::Opener;
 use desk::Desk;
+use fallback::Fallback;
 use flight::{About, Boarding, FlightRules};
 use flights::{Flights, RunGuard};
+use invoke::InLane;
 use key::{CallKey, Digester};
 use offer::{DeskRules, Offer, Offers};
 use permits::Leases;
@@ -180,8 +184,8 @@ struct Run {
 
 /// Where a Run does its work.
 enum RunsAt {
-    /// Under permits of this lane, and in a slot of its session unless its composite is in one of its own.
-    Lane { desk: Arc<Desk>, is_child: bool },
+    /// Under permits of a lane, and in a slot of its session unless its composite is in one of its own.
+    Lane(InLane),
     /// In a slot of its own kind, calling others.
     Own(Arc<Desk>, Box<Opener>),
 }
@@ -326,7 +330,8 @@ impl Calls {
             Dedup::Session => Some(key(Some(caller.session.id))),
             Dedup::Off => None,
         };
-        let (desk, timeout) = self.path.place(offer, tool, &prepared);
+        let (desk, rung) = self.path.place(offer, tool, &prepared);
+        let (fallbacks, timeout) = Fallback::of(&*prepared.job, offer, tool, rung);
         let provider = Arc::clone(desk.name());
         let keep = self.flights.cache().keeps(policy, tool);
         // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
@@ -352,16 +357,25 @@ impl Calls {
         };
         let (job, place, desk) = (prepared.job, prepared.place, Arc::clone(desk));
         let run = |guard| {
-            let place = self.runs_at(place, desk, caller, origin);
+            let place = self.runs_at(place, (desk, rung, fallbacks), caller, origin);
             Run { guard, job, place, caller: caller.clone() }
         };
         let waiter = self.board(boarding, arrival, attached, run)?;
         Ok(waiter.submitted())
     }
 
-    fn runs_at(&self, place: Place, desk: Arc<Desk>, caller: &Caller, origin: Origin) -> RunsAt {
+    fn runs_at(
+        &self,
+        place: Place,
+        (desk, rung, fallbacks): (Arc<Desk>, Duration, Vec<Fallback>),
+        caller: &Caller,
+        origin: Origin,
+    ) -> RunsAt {
         match place {
-            Place::Lane(_) => RunsAt::Lane { desk, is_child: origin != Origin::Door },
+            Place::Lane(_) => {
+                let is_child = origin != Origin::Door;
+                RunsAt::Lane(InLane { desk, rung, fallbacks, is_child })
+            }
             Place::Composite(_) => {
                 RunsAt::Own(desk, Box::new(Opener { calls: self.clone(), caller: caller.clone() }))
             }
@@ -430,16 +444,14 @@ fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
 async fn fly(path: Arc<Path>, run: Run) {
     let Run { mut guard, job, place, caller } = run;
     let flight = Arc::clone(guard.flight());
-    let mut began = false;
+    let mut progress = Progress::default();
     let worked = {
         let work = async {
             match place {
-                RunsAt::Lane { desk, is_child } => {
-                    path.work(&flight, job, &desk, &caller, is_child, &mut began).await
-                }
+                RunsAt::Lane(lane) => path.work(&flight, job, lane, &caller, &mut progress).await,
                 // Boxed: plain calls are not to carry its room.
                 RunsAt::Own(desk, opener) => {
-                    path.compose(&flight, job, &desk.pool, *opener, &mut began).boxed().await
+                    path.compose(&flight, job, &desk.pool, *opener, &mut progress.began).boxed().await
                 }
             }
         };
@@ -456,12 +468,12 @@ async fn fly(path: Arc<Path>, run: Run) {
         }
     };
     let end = Instant::now();
-    if began {
+    if progress.began {
         flight.stages().mark(Phase::ProviderCallEnd, end);
     }
     // Dropping `work` above ended the work and gave back, in this order, lease and slot.
     flight.stages().mark(Phase::SessionReleased, end);
-    let outcome = settle(worked, &flight, began, path.max_reply_bytes);
+    let outcome = settle(worked, &flight, progress.began, path.max_reply_bytes);
     guard.land(outcome);
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 mod aliases;
 mod build;
 pub mod env;
+mod fallbacks;
 pub mod jsonc;
 pub mod keys;
 pub mod ladder;
@@ -27,6 +28,7 @@ mod tables;
 mod values;
 
 pub use aliases::Alias;
+pub use fallbacks::Fallback;
 pub use ladder::Ladder;
 pub use money::{Cost, Price, Prices};
 pub use parse::Wrong;
@@ -216,6 +218,8 @@ pub struct Config {
     pub conversations: ConversationBounds,
     /// Other names for models.
     pub aliases: Vec<Alias>,
+    /// Who is asked where a provider fails.
+    pub fallbacks: Vec<Fallback>,
     /// What models cost.
     pub prices: Prices,
     /// Connections kept for each provider while nobody uses them.

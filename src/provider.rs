@@ -202,6 +202,8 @@ pub struct Reply {
     pub is_error: bool,
     /// Parts of what was asked for are missing, and it says which: no failure, and nothing that answers others later.
     pub is_partial: bool,
+    /// Who answered, where that is not whom the call was for.
+    pub provider: Option<Arc<str>>,
     /// Which model answered.
     pub model: Option<Arc<str>>,
     /// What it counted.
@@ -254,6 +256,7 @@ impl Reply {
             content,
             is_error,
             is_partial: false,
+            provider: None,
             model: None,
             usage: None,
             collects: None,
@@ -350,6 +353,7 @@ impl Reply {
             content: self.content.clone(),
             is_error: self.is_error,
             is_partial: self.is_partial,
+            provider: self.provider.clone(),
             model: self.model.clone(),
             usage: self.usage,
             collects: self.collects,
@@ -442,6 +446,21 @@ pub trait Job: Send {
     fn again(&self) -> Option<Box<dyn Job>> {
         None
     }
+
+    /// Who else may do it where its provider fails, one after the other; it is asked for before the first attempt.
+    fn fallbacks(&self) -> Vec<Elsewhere> {
+        Vec::new()
+    }
+}
+
+/// The same work at another provider.
+pub struct Elsewhere {
+    /// Which one.
+    pub provider: Arc<str>,
+    /// How long it may take there.
+    pub timeout: Duration,
+    /// The work.
+    pub job: Box<dyn Job>,
 }
 
 #[cfg(test)]

@@ -33,11 +33,22 @@ pub(super) struct Attempts<'a> {
     pub(super) desk: &'a Arc<Desk>,
     /// Since when it waits.
     pub(super) queued: Instant,
-    /// Whether the work may have begun at the provider.
-    pub(super) began: &'a mut bool,
-    /// The Run's, from when its work starts.
-    pub(super) deadline: Option<Deadline>,
-    /// When its last attempt ended.
+    /// How long its work may take here.
+    pub(super) rung: Duration,
+    /// When its work here started.
+    pub(super) started: Option<Instant>,
+    /// How far the Run has come.
+    pub(super) progress: &'a mut Progress,
+}
+
+/// How far one Run has come, wherever it works.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Whether the work may have begun.
+    pub(super) began: bool,
+    /// The Run's deadline, from when its work starts.
+    pub(super) whole: Option<Deadline>,
+    /// When the last attempt ended.
     pub(super) ended: Option<Instant>,
 }
 
@@ -49,9 +60,14 @@ struct Turn<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// Its turn, then the work; `now` is when it is ready to wait for its turn.
-    pub(super) async fn run(&mut self, job: Box<dyn Job>, now: Instant) -> Result<Reply, CallError> {
-        let until = Deadline::since(self.queued, self.path.queue_budget);
+    /// Its turn, for which it waits from `now` and until then, and the work.
+    pub(super) async fn run(
+        &mut self,
+        job: Box<dyn Job>,
+        until: Deadline,
+        now: Instant,
+    ) -> Result<Reply, CallError> {
+        self.desk.look(now)?;
         let (turn, dequeued) = self.turn(until, false, now).await?;
         self.desk.called(turn.start);
         self.flight.stages().mark(Phase::Dequeued, dequeued);
@@ -72,11 +88,17 @@ impl<'a> Attempts<'a> {
     ) -> Result<(Turn<'a>, Instant), CallError> {
         let (permit, global, dequeued, start) = self.permits(until, returns, now).await?;
         let pass = self.desk.pass(start)?;
-        let timeout = self.flight.about().timeout;
-        let deadline = *self.deadline.get_or_insert_with(|| Deadline::since(start, timeout));
+        let deadline = self.deadline(start);
         let holder = Holder { flight: Arc::clone(self.flight), since: start, deadline };
         let lease = self.path.leases.grant(permit, global, holder);
         Ok((Turn { lease, pass, start }, dequeued))
+    }
+
+    /// When the work here must have ended, which starts now unless it has before.
+    fn deadline(&mut self, now: Instant) -> Deadline {
+        let all = self.flight.about().timeout;
+        let whole = *self.progress.whole.get_or_insert_with(|| Deadline::since(now, all));
+        Deadline::since(*self.started.get_or_insert(now), self.rung).min(whole)
     }
 
     async fn permits(
@@ -108,20 +130,19 @@ impl<'a> Attempts<'a> {
         let stages = self.flight.stages();
         stages.mark(Phase::SessionAllocated, turn.start);
         stages.mark(Phase::ProviderCallStart, turn.start);
-        *self.began = true;
-        let limit = self.flight.about().timeout;
-        let deadline = self.deadline.unwrap_or_else(|| Deadline::since(turn.start, limit));
+        self.progress.began = true;
+        let deadline = self.deadline(turn.start);
         let tell: Arc<dyn Tell> = self.flight.clone();
         let max_reply_bytes = self.path.max_reply_bytes;
         let context = Context { deadline, tell, max_reply_bytes, children: None };
         let worked = deadline.limit(job.run(context)).await;
         let end = Instant::now();
-        self.ended = Some(end);
+        self.progress.ended = Some(end);
         let took = end.saturating_duration_since(turn.start);
         turn.lease.worked(took);
         let ended = match &worked {
             Ok(worked) => Ended::With(worked),
-            Err(_) if took >= limit => Ended::TimedOut,
+            Err(_) if took >= self.rung => Ended::TimedOut,
             Err(_) => Ended::CutShort,
         };
         if let Some(pass) = turn.pass.take() {
@@ -136,7 +157,7 @@ impl<'a> Attempts<'a> {
             }),
             Err(_) => Err(CallError::ProviderTimeout {
                 provider: Arc::clone(self.desk.name()),
-                after: limit,
+                after: deadline.instant().saturating_duration_since(self.started.unwrap_or(turn.start)),
                 execution: self.flight.execution(),
             }),
         };
@@ -177,7 +198,7 @@ impl<'a> Attempts<'a> {
             Effect::Write => false,
         };
         let now = Instant::now();
-        let deadline = self.deadline?;
+        let deadline = self.deadline(now);
         let (wait, as_asked) = match retry::after(fault, attempt, repeatable, &self.path.retry) {
             Next::GiveUp => return None,
             Next::Again(wait) => (wait, false),
@@ -187,7 +208,7 @@ impl<'a> Attempts<'a> {
             return None;
         }
         // What surely was not done has not begun: while it waits, it can be taken back for good.
-        *self.began &= !fault.surely_not_done();
+        self.progress.began &= !fault.surely_not_done();
         if as_asked {
             drop(held);
             return self.first_in_line(deadline).await;

@@ -32,6 +32,7 @@ struct Care {
     retries: AtomicU64,
     denied: AtomicU64,
     pauses: AtomicU64,
+    fallbacks: AtomicU64,
 }
 
 /// What became of calls at a provider, and how it is now.
@@ -49,7 +50,9 @@ pub struct CareView {
     pub denied: u64,
     /// How often it asked to be left alone.
     pub pauses: u64,
-    /// For how long it does so now.
+    /// Calls that were handed on to another where it failed.
+    pub fallbacks: u64,
+    /// For how long it wants to be left alone now.
     pub paused: Option<Duration>,
 }
 
@@ -67,6 +70,7 @@ impl Desk {
             retries: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
         };
         Self { pool, care: Some(care) }
     }
@@ -89,6 +93,7 @@ impl Desk {
             retries: read(&care.retries),
             denied: read(&care.denied),
             pauses: read(&care.pauses),
+            fallbacks: read(&care.fallbacks),
             paused: self.pool.paused().map(|until| until.saturating_duration_since(now)),
         })
     }
@@ -139,6 +144,13 @@ impl Desk {
     pub(super) fn retried(&self) {
         if let Some(care) = &self.care {
             care.retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Another one is asked instead.
+    pub(super) fn gave_up(&self) {
+        if let Some(care) = &self.care {
+            care.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
     }
 

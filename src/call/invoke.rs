@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::call::Path;
-use crate::call::attempts::Attempts;
+use crate::call::attempts::{Attempts, Progress};
 use crate::call::budget::Budget;
 use crate::call::caller::Caller;
 use crate::call::desk::Desk;
+use crate::call::fallback::Fallback;
 use crate::call::flight::Flight;
 use crate::call::offer::Offer;
 use crate::call::outcome::CallError;
@@ -19,6 +21,17 @@ use crate::provider::{Job, Reply};
 use crate::tool::Tool;
 use crate::tool::place::{Composite, Place};
 use crate::tool::registry::Prepared;
+
+/// A Run's place in a lane.
+pub(super) struct InLane {
+    pub(super) desk: Arc<Desk>,
+    /// How long its work may take there.
+    pub(super) rung: Duration,
+    /// Where it is done if that fails.
+    pub(super) fallbacks: Vec<Fallback>,
+    /// Whether a composite's work called it.
+    pub(super) is_child: bool,
+}
 
 impl Path {
     /// Where a Run waits for its turn, and how long its work may take there.
@@ -53,24 +66,40 @@ impl Path {
         &self,
         flight: &Arc<Flight>,
         job: Box<dyn Job>,
-        desk: &Arc<Desk>,
+        lane: InLane,
         caller: &Caller,
-        is_child: bool,
-        began: &mut bool,
+        progress: &mut Progress,
     ) -> Result<Reply, CallError> {
+        let InLane { desk, rung, fallbacks, is_child } = lane;
+        let desk = &desk;
         let queued = Instant::now();
         flight.stages().mark(Phase::Queued, queued);
-        desk.look(queued)?;
+        if fallbacks.is_empty() {
+            // Before it waits for anything. Who may go elsewhere needs a slot all the same.
+            desk.look(queued)?;
+        }
         let until = Deadline::since(queued, self.queue_budget);
         let closing = &self.closing;
         let budget = Budget { flight, caller, since: queued, until, closing, returns: false };
         let slots = (!is_child).then_some(&caller.session.slots);
         let (mut slot, slot_at) = budget.turn_if(slots, queued).await?;
         let (mut own_slot, own_at) = budget.turn_if(caller.principal.slots.as_ref(), slot_at).await?;
-        let mut attempts =
-            Attempts { path: self, flight, caller, desk, queued, began, deadline: None, ended: None };
-        let worked = attempts.run(job, own_at).await;
-        if let Some(end) = attempts.ended {
+        let mut attempts = Attempts {
+            path: self,
+            flight,
+            caller,
+            desk,
+            queued,
+            rung,
+            started: None,
+            progress: &mut *progress,
+        };
+        let worked = match attempts.run(job, until, own_at).await {
+            // Boxed: plain calls are not to carry its room.
+            Err(error) if !fallbacks.is_empty() => attempts.elsewhere(error, fallbacks).boxed().await,
+            worked => worked,
+        };
+        if let Some(end) = progress.ended {
             if let Some(slot) = &mut slot {
                 slot.worked(end.saturating_duration_since(slot_at));
             }

@@ -7,6 +7,7 @@ pub(crate) mod stage;
 mod caching;
 mod composing;
 mod ending;
+mod falling;
 mod inheriting;
 mod joining;
 mod leaving;

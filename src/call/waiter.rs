@@ -68,8 +68,14 @@ impl Answer {
         outcome: Outcome,
     ) -> Self {
         let spent = Spent { total: received.elapsed(), ..Spent::default() };
+        let provider = answered_by(&outcome).or(provider);
         Self { request, execution: None, role: Some(role), provider, spent, outcome }
     }
+}
+
+/// Who answered, where that is not whom the call was for.
+fn answered_by(outcome: &Outcome) -> Option<Arc<str>> {
+    outcome.as_ref().ok()?.provider.clone()
 }
 
 /// What a caller's connection cannot take.
@@ -343,7 +349,7 @@ impl Waiter {
             request: self.request,
             execution: Some(self.flight.execution()),
             role: Some(self.role),
-            provider: Some(Arc::clone(self.flight.provider())),
+            provider: answered_by(&outcome).or_else(|| Some(Arc::clone(self.flight.provider()))),
             spent: self.spent(Instant::now()),
             outcome,
         }

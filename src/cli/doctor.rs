@@ -115,6 +115,10 @@ fn providers(found: &Value) -> Vec<(String, String)> {
             // Writing to a String cannot fail.
             let _ = write!(about, "; connections: {active} active, {idle} idle, {failed} failed so far");
         }
+        let fallbacks: Vec<_> = items(provider, "fallbacks").iter().filter_map(Value::as_str).collect();
+        if !fallbacks.is_empty() {
+            let _ = write!(about, "; where it fails, {}", fallbacks.join(", then "));
+        }
         (text(provider, "name").to_owned(), about)
     };
     items(found, "providers").iter().map(row).collect()
@@ -226,7 +230,8 @@ mod tests {
             "ladder": [{"hop": "tool", "timeout_secs": 180.0, "margin_secs": 90.0},
                        {"hop": "client", "timeout_secs": 450.0, "margin_secs": null}],
             "providers": [{"name": "kimi", "key": "missing", "offered_with": "KIMI_API_KEY"},
-                          {"name": "glm", "key": "set", "connections": {"active": 1, "idle": 2, "failed": 3}},
+                          {"name": "glm", "key": "set", "connections": {"active": 1, "idle": 2, "failed": 3},
+                           "fallbacks": ["openai/gpt-5-mini", "offline/echo"]},
                           {"name": "offline", "key": "not needed"}],
             "clients": [{"name": "claude-ai", "version": "1", "connections": 1, "limit_secs": 60.0, "basis": "known",
                          "gives_up_first": "yes"}],
@@ -240,7 +245,7 @@ mod tests {
             "inflightd 0.0.9 at ws://here, up 3 h 5 min",
             "  tool    180 s, 90 s below the next",
             "  kimi     is not offered: set KIMI_API_KEY to offer it",
-            "  glm      has a key; connections: 1 active, 2 idle, 3 failed so far",
+            "  glm      has a key; connections: 1 active, 2 idle, 3 failed so far; where it fails, openai/gpt-5-mini, then offline/echo",
             "  claude-ai 1  gives up after 60 s (known), before the daemon; connections: 1",
             "  permits of global  1 of 24",
             "  - the daemon is version 0.0.9, this command 0.1.0",

@@ -1,5 +1,6 @@
 //! Values → [`Config`], with the rules that bind several keys together.
 
+use super::fallbacks;
 use super::ladder::{self, Resolved, Rung, Rungs};
 use super::parse::Wrong;
 use super::principals::{LOCAL, RateLimit};
@@ -33,6 +34,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         age: values.seconds("CONVERSATION_SECS"),
     };
     let (aliases, prices) = (values.aliases(), values.prices());
+    let fallbacks = values.fallbacks(&aliases);
     let idle_connections = values.count("PROVIDER_IDLE_CONNECTIONS").0;
     let offline_max = values.count("OFFLINE_MAX_INFLIGHT");
     let (limits, global_set) = limits(values);
@@ -65,6 +67,8 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let mut providers: Vec<_> =
         presets.filter_map(|(preset, timeout)| preset.offered(timeout, &classes, &ladder)).collect();
     providers.extend(values.own_providers(&classes, &ladder));
+    let offered = providers.iter().map(|provider| &*provider.name).chain([providers::OFFLINE]);
+    values.warnings.extend(fallbacks::warnings(&fallbacks, &aliases, &offered.collect::<Vec<_>>()));
     Some(Config {
         listen,
         principals,
@@ -78,6 +82,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         providers,
         conversations,
         aliases,
+        fallbacks,
         prices,
         idle_connections,
         offline,

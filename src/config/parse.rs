@@ -133,6 +133,9 @@ pub enum Wrong {
         /// What it is.
         found: &'static str,
     },
+    /// It has failed by then.
+    #[error("cannot be asked instead of itself")]
+    FallsBackToItself,
     /// The file cannot name itself.
     #[error("cannot stand in the file that it names")]
     NamesItself,

@@ -15,7 +15,7 @@ use super::values::Values;
 pub(super) const TABLE: &str = "providers";
 
 /// The provider that is always there; no other may have its name.
-const OFFLINE: &str = "offline";
+pub(super) const OFFLINE: &str = "offline";
 
 /// Calls at once to a provider of one's own that does not say how many.
 const OWN_MAX_INFLIGHT: usize = 8;

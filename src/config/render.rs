@@ -57,6 +57,7 @@ pub fn markdown() -> String {
     let sections = [
         (PROVIDERS, &providers::MEMBERS[..]),
         (ALIASES, &aliases::MEMBERS[..]),
+        (FALLBACKS, &[]),
         (PRICES, &money::MEMBERS[..]),
         (PRINCIPALS, &principals::MEMBERS[..]),
     ];
@@ -174,6 +175,24 @@ as it is. Every other name of a model goes to the provider untouched.
 
 | member | such as | what it is for |
 |---|---|---|
+";
+
+const FALLBACKS: &str = "
+## Who is asked where a provider fails
+
+```toml
+[aliases]
+fast = { model = \"glm-4.6\", provider = \"glm\" }
+
+[fallbacks]
+kimi = [\"openai\", \"fast\"]
+fast = [\"openai\"]
+```
+
+In front stands a provider or an alias, behind it those that are asked instead, one after the other, where that one fails
+by its own fault ([what that means](resilience.md#somebody-else)): a provider is asked for its own model, an alias for what it
+stands for. Only calls that leave the choice to the daemon, naming neither provider nor model, or an alias and no provider,
+are anybody else's; who names a provider or a model gets that or an error. Whoever is not offered is passed over.
 ";
 
 const PRICES: &str = "

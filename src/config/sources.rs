@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, Kind};
 use super::parse::Wrong;
 use super::problem::{Origin, Problem, Shown, nearest};
-use super::{aliases, money, principals, providers, servers};
+use super::{aliases, fallbacks, money, principals, providers, servers};
 
 /// The sections of the TOML file that are no keys: each is read in a file of its own.
-const SECTIONS: [&str; 5] =
-    [principals::TABLE, providers::TABLE, aliases::TABLE, money::TABLE, servers::TABLE];
+const SECTIONS: [&str; 6] =
+    [principals::TABLE, providers::TABLE, aliases::TABLE, fallbacks::TABLE, money::TABLE, servers::TABLE];
 
 /// Whether a name of the TOML file is a section's.
 pub(super) fn is_section(name: &str) -> bool {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::aliases::{self, Alias};
+use super::fallbacks::{self, Fallback};
 use super::keys::{self, Default, Key, Kind};
 use super::ladder::{Ladder, Rung, Set};
 use super::money::{self, Prices};
@@ -144,6 +145,13 @@ impl Values {
     /// Other names for models.
     pub(super) fn aliases(&mut self) -> Vec<Alias> {
         aliases::read(self.sections.get(aliases::TABLE), &mut self.problems)
+    }
+
+    /// Who is asked where one of these providers fails.
+    pub(super) fn fallbacks(&mut self, aliases: &[Alias]) -> Vec<Fallback> {
+        let own = self.sections.get(providers::TABLE).and_then(toml::Value::as_table);
+        let own: Vec<_> = own.into_iter().flat_map(toml::Table::keys).map(String::as_str).collect();
+        fallbacks::read(self.sections.get(fallbacks::TABLE), aliases, &own, &mut self.problems)
     }
 
     /// What models cost.

@@ -72,8 +72,16 @@ impl Hub {
         let offered = catalog.entries().iter().map(|entry| {
             let mut about =
                 json!({"name": &*entry.name, "key": if entry.has_key { "set" } else { "not needed" }});
-            if let Some((members, gauges)) = about.as_object_mut().zip(entry.connections.as_ref()) {
-                members.insert("connections".into(), health::connections(gauges));
+            let fallbacks = catalog.fallbacks(&entry.name);
+            let fallbacks: Vec<_> =
+                fallbacks.iter().map(|(other, model)| format!("{}/{model}", other.name)).collect();
+            if let Some(members) = about.as_object_mut() {
+                if let Some(gauges) = &entry.connections {
+                    members.insert("connections".into(), health::connections(gauges));
+                }
+                if !fallbacks.is_empty() {
+                    members.insert("fallbacks".into(), fallbacks.into());
+                }
             }
             about
         });

@@ -103,6 +103,7 @@ pub(super) fn resilience(care: &[(Arc<str>, CareView)]) -> Value {
             "retries": view.retries,
             "retries_denied": view.denied,
             "pauses": view.pauses,
+            "fallbacks": view.fallbacks,
             "paused_ms": view.paused.map_or(0, whole_millis),
         })
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Alias, Config, Prices, ProviderConfig};
+use crate::config::{Alias, Config, Fallback, Prices, ProviderConfig};
 use crate::lifecycle::spend::Ledger;
 use crate::provider::chat::ChatProvider;
 use crate::provider::conversation::Conversations;
@@ -50,6 +50,7 @@ pub struct Books {
 pub struct Catalog {
     entries: Vec<ProviderEntry>,
     aliases: Vec<Alias>,
+    fallbacks: Vec<Fallback>,
     books: Arc<Books>,
     offline: Offline,
 }
@@ -96,14 +97,15 @@ impl Catalog {
             chat: Arc::new(offline.clone()),
         });
         let books = Arc::new(Books { ledger, prices: config.prices.clone(), conversations });
-        Ok(Self { entries, aliases: config.aliases.clone(), books, offline })
+        let (aliases, fallbacks) = (config.aliases.clone(), config.fallbacks.clone());
+        Ok(Self { entries, aliases, fallbacks, books, offline })
     }
 
-    /// The configured providers, behind one that a test brings along.
+    /// The configured providers, behind those that a test brings along.
     #[cfg(test)]
-    pub(crate) fn with_first(config: &Config, first: ProviderEntry) -> Result<Self, SetupError> {
+    pub(crate) fn behind(first: Vec<ProviderEntry>, config: &Config) -> Result<Self, SetupError> {
         let mut catalog = Self::new(config)?;
-        catalog.entries.insert(0, first);
+        catalog.entries.splice(0..0, first);
         Ok(catalog)
     }
 
@@ -127,6 +129,23 @@ impl Catalog {
     /// All other names for models.
     pub fn aliases(&self) -> &[Alias] {
         &self.aliases
+    }
+
+    /// Who is asked where this provider or alias fails, with which model: those that are offered.
+    pub fn fallbacks(&self, of: &str) -> Vec<(&ProviderEntry, Arc<str>)> {
+        let chain = self.fallbacks.iter().find(|fallback| *fallback.of == *of);
+        chain.into_iter().flat_map(|chain| &chain.then).filter_map(|name| self.stands_for(name)).collect()
+    }
+
+    /// The provider of that name with its own model, or what an alias stands for.
+    fn stands_for(&self, name: &str) -> Option<(&ProviderEntry, Arc<str>)> {
+        if let Some((_, entry)) = self.find(name) {
+            return Some((entry, Arc::clone(&entry.model)));
+        }
+        let alias = self.aliases.iter().find(|alias| *alias.name == *name)?;
+        let named = alias.provider.as_deref().map(|provider| self.find(provider));
+        let (_, entry) = named.unwrap_or_else(|| self.preferred())?;
+        Some((entry, Arc::from(&*alias.model)))
     }
 
     /// What was spent, and on what terms.

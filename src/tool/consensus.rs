@@ -140,8 +140,10 @@ fn put_together(ends: impl Iterator<Item = (Asked, Result<Arc<Reply>, ChildFaile
     let (mut shown, mut answers) = (String::new(), Vec::new());
     let (mut usage, mut answered) = (None, 0);
     for (asked, end) in ends {
-        let model = end.as_ref().ok().and_then(|reply| reply.model.clone()).unwrap_or(asked.model);
-        let mut answer = json!({"provider": &*asked.provider, "model": &*model});
+        let reply = end.as_ref().ok();
+        let provider = reply.and_then(|reply| reply.provider.clone()).unwrap_or(asked.provider);
+        let model = reply.and_then(|reply| reply.model.clone()).unwrap_or(asked.model);
+        let mut answer = json!({"provider": &*provider, "model": &*model});
         let (member, value, text) = match end {
             Ok(reply) => {
                 answered += 1;
@@ -159,7 +161,7 @@ fn put_together(ends: impl Iterator<Item = (Asked, Result<Arc<Reply>, ChildFaile
         }
         answers.push(answer);
         let gap = if shown.is_empty() { "" } else { "\n\n" };
-        for piece in [gap, "## ", &asked.provider, ": ", &model, "\n\n", &text] {
+        for piece in [gap, "## ", &provider, ": ", &model, "\n\n", &text] {
             shown.push_str(piece);
         }
     }

@@ -1,6 +1,7 @@
 //! Prompt tools: a question to a model, declared in TOML that users copy and change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use crate::config::Price;
 use crate::ids::PrincipalId;
 use crate::provider::catalog::Books;
 use crate::provider::chat::{ChatProvider, ChatRequest, ChatRole, Image, Message, Meter, Parameters};
-use crate::provider::{Context, Fault, Job, NotAsked, Reply, Usage};
+use crate::provider::{Context, Elsewhere, Fault, Job, NotAsked, Reply, Usage};
 use crate::tool::{Dedup, Effect, Misfit, Worth};
 
 pub mod thread;
@@ -243,11 +244,40 @@ pub struct Ask {
     pub bill: Bill,
     /// In which conversation, if it is one.
     pub thread: Option<Thread>,
+    /// Who is asked where that one fails.
+    pub fallbacks: Vec<Other>,
+}
+
+/// Another that a question may be asked.
+#[derive(Clone)]
+pub struct Other {
+    /// What asks it.
+    pub chat: Arc<dyn ChatProvider>,
+    /// Its name.
+    pub provider: Arc<str>,
+    /// Which model of it.
+    pub model: Arc<str>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+impl Ask {
+    /// The same question to somebody else.
+    fn to(&self, other: &Other) -> Self {
+        let Other { chat, provider, model, .. } = other;
+        Self {
+            provider: Arc::clone(chat),
+            request: ChatRequest { model: Arc::clone(model), ..self.request.clone() },
+            bill: Bill { provider: Arc::clone(provider), model: Arc::clone(model), ..self.bill.clone() },
+            thread: self.thread.clone(),
+            fallbacks: Vec::new(),
+        }
+    }
 }
 
 impl Job for Ask {
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let Self { provider, mut request, bill, thread } = *self;
+        let Self { provider, mut request, bill, thread, fallbacks: _ } = *self;
         let begun = bill.books.ledger.may_spend(bill.principal).map_err(NotAsked::Spent);
         let begun = begun.and_then(|()| thread.map(|thread| thread.begin(&bill)).transpose());
         let spoken = match begun {
@@ -273,9 +303,18 @@ impl Job for Ask {
     }
 
     fn again(&self) -> Option<Box<dyn Job>> {
-        let Self { provider, request, bill, thread } = self;
-        let (provider, request) = (Arc::clone(provider), request.clone());
-        Some(Box::new(Self { provider, request, bill: bill.clone(), thread: thread.clone() }))
+        let Self { provider, request, bill, thread, fallbacks: _ } = self;
+        let (provider, request, bill) = (Arc::clone(provider), request.clone(), bill.clone());
+        Some(Box::new(Self { provider, request, bill, thread: thread.clone(), fallbacks: Vec::new() }))
+    }
+
+    fn fallbacks(&self) -> Vec<Elsewhere> {
+        let elsewhere = |other: &Other| Elsewhere {
+            provider: Arc::clone(&other.provider),
+            timeout: other.timeout,
+            job: Box::new(self.to(other)),
+        };
+        self.fallbacks.iter().map(elsewhere).collect()
     }
 }
 

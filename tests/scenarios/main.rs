@@ -23,6 +23,7 @@ mod deployed;
 mod doctor;
 mod doors;
 mod execute;
+mod fallbacks;
 mod faults;
 mod frames;
 mod keys;

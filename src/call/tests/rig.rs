@@ -15,7 +15,7 @@ use crate::call::tests::stage::{Act, Model, Stage};
 use crate::call::{
     Answer, Call, CallError, Caller, Calls, ClientSession, Code, Options, Principal, Submitted, Waiter,
 };
-use crate::config::{self, Config, PrincipalConfig, Sources};
+use crate::config::{self, Alias, Config, Fallback, PrincipalConfig, Sources};
 use crate::deadline::Deadline;
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::lifecycle::Lifecycle;
@@ -88,6 +88,26 @@ impl Rig {
     /// Configured with these keys beside the defaults, and without a guard window: outcomes are kept by the machine's
     /// own clock, which stands still for nobody. Its breakers never open: work fails here as it is told to.
     pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
+        let (config, stage) = Self::parts(keys);
+        let second = entry(&stage, SECOND, "", config.ladder.tool());
+        Self::of(config, stage, vec![second])
+    }
+
+    /// The same with a third provider, `third`, which is asked where the second one fails; the labels of its work begin
+    /// with its name. Work at either may take 30 s, and is attempted once.
+    pub(crate) fn falling_back(keys: &[(&str, &str)]) -> Self {
+        let keys: Vec<_> = [("RETRY_ATTEMPTS", "1")].iter().chain(keys).copied().collect();
+        let (mut config, stage) = Self::parts(&keys);
+        let chain = |of: &str, then: &str| Fallback { of: of.into(), then: vec![then.into()] };
+        config.fallbacks = vec![chain(SECOND, "third"), chain("fast", "third")];
+        config.aliases =
+            vec![Alias { name: "fast".into(), provider: Some(SECOND.into()), model: "f".into() }];
+        let [second, third] =
+            [(SECOND, ""), ("third", "third ")].map(|(name, label)| entry(&stage, name, label, secs(30)));
+        Self::of(config, stage, vec![second, third])
+    }
+
+    fn parts(keys: &[(&str, &str)]) -> (Config, Arc<Stage>) {
         let flags = [("GUARD_WINDOW_MS", "0"), ("BREAKER_MIN_CALLS", "1000000")]
             .iter()
             .chain(keys)
@@ -95,19 +115,11 @@ impl Rig {
             .collect();
         let config =
             config::resolve(Sources { flags, ..Sources::default() }).unwrap_or_else(|e| panic!("{e}")).config;
-        let stage = Arc::new(Stage::default());
-        let second = ProviderEntry {
-            name: Arc::from(SECOND),
-            model: Arc::from("m"),
-            place: Arc::from("the stage"),
-            timeout: config.ladder.tool(),
-            follow_up_timeout: config.ladder.tool(),
-            max_inflight: 2,
-            has_key: false,
-            connections: None,
-            chat: Arc::new(Model(Arc::clone(&stage))),
-        };
-        let catalog = Catalog::with_first(&config, second).unwrap();
+        (config, Arc::new(Stage::default()))
+    }
+
+    fn of(config: Config, stage: Arc<Stage>, providers: Vec<ProviderEntry>) -> Self {
+        let catalog = Catalog::behind(providers, &config).unwrap();
         let mut registry = Registry::new(catalog, &prompt::parse(PROMPTS).unwrap(), &config.ladder).unwrap();
         for (name, effect, worth) in TOOLS {
             let work = Box::new(Act(Arc::clone(&stage)));
@@ -210,6 +222,21 @@ impl Rig {
             assert_eq!((view.in_use, view.queued), (0, 0), "{name}");
         }
         assert_eq!(self.tasks.live(TaskKind::Run), 0, "tasks");
+    }
+}
+
+/// A provider on the stage with two permits.
+fn entry(stage: &Arc<Stage>, name: &str, label: &'static str, timeout: Duration) -> ProviderEntry {
+    ProviderEntry {
+        name: Arc::from(name),
+        model: Arc::from("m"),
+        place: Arc::from("the stage"),
+        timeout,
+        follow_up_timeout: timeout,
+        max_inflight: 2,
+        has_key: false,
+        connections: None,
+        chat: Arc::new(Model(Arc::clone(stage), label)),
     }
 }
 

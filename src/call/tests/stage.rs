@@ -315,14 +315,14 @@ impl PlainWork for Act {
     }
 }
 
-/// A provider that works on the stage: the question is the label.
+/// A provider that works on the stage: the question, behind this, is the label.
 #[derive(Debug)]
-pub(super) struct Model(pub(super) Arc<Stage>);
+pub(super) struct Model(pub(super) Arc<Stage>, pub(super) &'static str);
 
 impl ChatProvider for Model {
     fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
         let question = request.messages.last().map(|message| message.text.clone()).unwrap_or_default();
-        let staged = Box::new(self.0.make(question, None));
+        let staged = Box::new(self.0.make(format!("{}{question}", self.1), None));
         staged.run(context)
     }
 }

@@ -12,7 +12,7 @@ use crate::provider::conversation::{Found, Partner};
 use crate::tool::consensus::{self, Asked};
 use crate::tool::place::{LaneId, Place};
 use crate::tool::prompt::thread::{self, Thread};
-use crate::tool::prompt::{self, Ask, Bill};
+use crate::tool::prompt::{self, Ask, Bill, Other};
 use crate::tool::registry::{Prepared, Registry, mixed};
 use crate::tool::{Asked as Asking, Misfit, PromptTool, Tool};
 
@@ -22,6 +22,8 @@ struct Answerer<'a> {
     place: usize,
     entry: &'a ProviderEntry,
     model: Arc<str>,
+    /// Who is asked where that one fails, with which models.
+    fallbacks: Vec<(&'a ProviderEntry, Arc<str>)>,
 }
 
 impl Registry {
@@ -35,7 +37,7 @@ impl Registry {
         let Asking { arguments, text, principal, is_child, .. } = asked;
         let goes_on = self.conversation(prompt, &arguments, principal)?;
         let before = goes_on.as_ref().map(|(_, found)| found);
-        let Answerer { place, entry, model } =
+        let Answerer { place, entry, model, fallbacks } =
             self.answerer(&arguments, before.map(|found| &found.partner))?;
         let own_system = arguments.get("system").and_then(Value::as_str);
         let own_system = own_system.map(|text| Arc::new(Message::text(ChatRole::System, text)));
@@ -62,6 +64,9 @@ impl Registry {
             question,
         });
         let definition = definition_at(tool, entry, &model);
+        let definition = fallbacks
+            .iter()
+            .fold(definition, |so_far, (entry, model)| mixed([so_far, definition_at(tool, entry, model)]));
         let definition =
             goes_on.as_ref().map_or(definition, |(id, found)| at_turn(definition, *id, found.turn));
         let parameters = prompt::parameters(&arguments, text)?;
@@ -73,11 +78,18 @@ impl Registry {
             provider: Arc::clone(&entry.name),
             model: Arc::clone(&model),
         };
+        let other = |(entry, model): (&ProviderEntry, Arc<str>)| Other {
+            chat: Arc::clone(&entry.chat),
+            provider: Arc::clone(&entry.name),
+            model,
+            timeout: if turn.is_some() { entry.follow_up_timeout } else { entry.timeout },
+        };
+        let fallbacks = fallbacks.into_iter().map(other).collect();
         Ok(Prepared {
             place: Place::Lane(LaneId(place)),
             definition,
             limit: turn.map(|_| entry.follow_up_timeout),
-            job: Box::new(Ask { provider: Arc::clone(&entry.chat), request, bill, thread }),
+            job: Box::new(Ask { provider: Arc::clone(&entry.chat), request, bill, thread, fallbacks }),
             model: Some(model),
         })
     }
@@ -157,9 +169,17 @@ impl Registry {
             }
         })?;
         let model = alias.map(|alias| &*alias.model).or(model).map(Arc::from);
-        let before = before.filter(|partner| partner.provider == entry.name).map(|partner| &partner.model);
-        let model = model.unwrap_or_else(|| Arc::clone(before.unwrap_or(&entry.model)));
-        Ok(Answerer { place, entry, model })
+        let is_named = provider.is_some() || model.is_some();
+        let partner = before.filter(|partner| partner.provider == entry.name).map(|partner| &partner.model);
+        let model = model.unwrap_or_else(|| Arc::clone(partner.unwrap_or(&entry.model)));
+        // Who names a provider or a model of its own gets that or an error, and goes on with it.
+        let is_ours = || before.is_none() || place == 0 && model == entry.model;
+        let chain = match alias {
+            Some(alias) => provider.is_none().then_some(&*alias.name),
+            None => (!is_named && is_ours()).then_some(&*entry.name),
+        };
+        let fallbacks = chain.map_or_else(Vec::new, |chain| self.catalog.fallbacks(chain));
+        Ok(Answerer { place, entry, model, fallbacks })
     }
 }
 
