@@ -40,6 +40,8 @@ struct Params<'a> {
     meta: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "requestId")]
     request_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    capabilities: Option<&'a RawValue>,
 }
 
 /// What it plays.
@@ -66,6 +68,10 @@ struct Server {
     calls: usize,
     /// What its own questions were answered with.
     answers: Vec<String>,
+    /// Its own questions that are open, and the calls that wait for the answers.
+    asked: BTreeMap<String, String>,
+    /// What its client declared.
+    declared: String,
     listening: Option<String>,
 }
 
@@ -96,6 +102,8 @@ fn main() {
         cancelled: Vec::new(),
         calls: 0,
         answers: Vec::new(),
+        asked: BTreeMap::new(),
+        declared: String::new(),
         listening: None,
     };
     let mut input = BufReader::with_capacity(64 * 1024, std::io::stdin());
@@ -131,8 +139,14 @@ impl Server {
             return;
         };
         if message.method.is_empty() {
-            self.answers.push(line.trim().to_owned());
+            match self.asked.remove(id) {
+                Some(call) => self.text(&call, line.trim()),
+                None => self.answers.push(line.trim().to_owned()),
+            }
             return;
+        }
+        if let Some(declared) = message.params.capabilities {
+            declared.get().clone_into(&mut self.declared);
         }
         if self.flags.has("--mute") {
             return;
@@ -191,6 +205,9 @@ impl Server {
             ("change", json!({"tools": {"type": "integer"}}), ""),
             ("ask", json!({}), ""),
             ("wait_for", json!({"path": {"type": "string"}}), ""),
+            ("inquire", json!({}), ""),
+            ("look", json!({}), "read"),
+            ("withdraw", json!({}), ""),
         ];
         let own = own.map(|(name, properties, effect)| {
             let read = effect == "read";
@@ -271,7 +288,7 @@ impl Server {
             "pid" => self.text(id, &std::process::id().to_string()),
             "about" => {
                 let about = json!({"cancelled": self.cancelled, "held": self.held.len(), "calls": self.calls,
-                    "answers": self.answers});
+                    "answers": self.answers, "declared": self.declared});
                 self.text(id, &about.to_string());
             }
             "big" => self.text(id, &"x".repeat(arguments["bytes"].as_u64().unwrap().try_into().unwrap())),
@@ -280,6 +297,17 @@ impl Server {
                 self.generation += 1;
                 self.say("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
                 self.text(id, "changed");
+            }
+            // Asks what the arguments say, under ids that every process of it counts alike, and answers with what it hears.
+            "inquire" | "look" => self.inquire(id, raw),
+            "withdraw" => {
+                for (own, call) in std::mem::take(&mut self.asked) {
+                    self.say(&format!(
+                        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{own}}}}}"
+                    ));
+                    self.text(&call, "never mind");
+                }
+                self.text(id, "withdrawn");
             }
             "ask" => {
                 for (own, method) in
@@ -291,6 +319,24 @@ impl Server {
             }
             name => self.text(id, name),
         }
+    }
+
+    fn inquire(&mut self, id: &str, raw: &str) {
+        #[derive(Deserialize)]
+        struct Inquiry<'a> {
+            #[serde(borrow)]
+            method: Cow<'a, str>,
+            #[serde(borrow, default)]
+            params: Option<&'a RawValue>,
+        }
+        let inquiry: Inquiry<'_> = serde_json::from_str(raw).unwrap();
+        let own = (self.asked.len() + 1).to_string();
+        let params = inquiry.params.map_or("{}", RawValue::get);
+        self.say(&format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{own},\"method\":\"{}\",\"params\":{params}}}",
+            inquiry.method
+        ));
+        self.asked.insert(own, id.to_owned());
     }
 
     fn text(&mut self, id: &str, text: &str) {

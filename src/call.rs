@@ -17,10 +17,12 @@ use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
 use crate::provider::Job;
+use crate::provider::asking::Can;
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::place::{Composite, Place};
 use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Unprepared, Work};
 
+mod asking;
 mod attempts;
 mod boarding;
 mod budget;
@@ -86,6 +88,8 @@ pub struct Options {
     pub resume: bool,
     /// What the caller's connection cannot take.
     pub bounds: Bounds,
+    /// What the caller can be asked for while it waits.
+    pub can: Can,
 }
 
 /// A call as a door hands it over.
@@ -288,8 +292,8 @@ impl Calls {
         let options = Options { priority, ..call.options };
         let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let principal = caller.principal.id;
-        let (bounds, wants_text) = (options.bounds, options.wants_text);
-        let arrival = Arrival { request, principal, received, patience, priority, bounds, wants_text };
+        let Options { bounds, wants_text, can, .. } = options;
+        let arrival = Arrival { request, principal, received, patience, priority, bounds, wants_text, can };
         let attached = Attached::of(caller, call.id);
         if options.resume
             && let Some(waiter) = self.resume(attached.as_ref(), tool, &canonical, arrival)?
@@ -354,6 +358,7 @@ impl Calls {
             at: received,
             priority,
             until: arrival.until(),
+            can,
         };
         let (job, place, desk) = (prepared.job, prepared.place, Arc::clone(desk));
         let run = |guard| {

@@ -5,9 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod continuation;
+mod question;
 mod session_key;
 
 pub use continuation::ContinuationId;
+pub use question::QuestionId;
 pub use session_key::SessionKey;
 
 /// The name by which the commands introduce themselves.

@@ -121,6 +121,8 @@ struct Counts {
     joined: AtomicU64,
     resumed: AtomicU64,
     resumed_again: AtomicU64,
+    asked: AtomicU64,
+    answered: AtomicU64,
     cache_hits: AtomicU64,
     completed: AtomicU64,
     timeout: AtomicU64,
@@ -143,6 +145,10 @@ pub struct Totals {
     pub resumed: u64,
     /// Calls sent again of which nothing was known, and which ran again: a model's answer may be billed twice.
     pub resumed_again: u64,
+    /// Questions of servers that somebody was asked.
+    pub asked: u64,
+    /// Those of them to which something was said.
+    pub answered: u64,
     /// Calls that were answered from the cache.
     pub cache_hits: u64,
     /// Calls by how they ended.
@@ -199,6 +205,16 @@ impl Lifecycle {
     /// A call was sent again, and nothing is known of the first time: it runs again.
     pub fn resumed_again(&self) {
         self.counts.resumed_again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody is asked what a server wants to know.
+    pub fn asked(&self) {
+        self.counts.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something was said to it.
+    pub fn answered(&self) {
+        self.counts.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call of this principal was refused because it calls too often.
@@ -262,6 +278,8 @@ impl Lifecycle {
             joined: read(&counts.joined),
             resumed: read(&counts.resumed),
             resumed_again: read(&counts.resumed_again),
+            asked: read(&counts.asked),
+            answered: read(&counts.answered),
             cache_hits: read(&counts.cache_hits),
             completed,
             timeout,

@@ -219,6 +219,8 @@ pub struct Stages {
     first_byte: AtomicU64,
     /// The same for the first attempt after one that failed.
     retried: AtomicU64,
+    /// The same for the first question to whoever waits.
+    asked: AtomicU64,
 }
 
 /// The same, read at one time.
@@ -227,6 +229,7 @@ pub struct Marks {
     phases: [u64; Phase::ALL.len()],
     first_byte: u64,
     retried: u64,
+    asked: u64,
 }
 
 impl Stages {
@@ -237,6 +240,7 @@ impl Stages {
             marks: Default::default(),
             first_byte: AtomicU64::new(0),
             retried: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         };
         stages.mark(Phase::Received, start);
         stages
@@ -265,6 +269,13 @@ impl Stages {
         }
     }
 
+    /// Notes that somebody is asked something; only the first note counts.
+    pub fn mark_asked(&self) {
+        if self.asked.load(Ordering::Relaxed) == 0 {
+            self.asked.store(self.micros(Instant::now()), Ordering::Relaxed);
+        }
+    }
+
     fn micros(&self, at: Instant) -> u64 {
         let after = at.saturating_duration_since(self.start);
         after
@@ -282,6 +293,7 @@ impl Stages {
             }),
             first_byte: self.first_byte.load(Ordering::Relaxed),
             retried: self.retried.load(Ordering::Relaxed),
+            asked: self.asked.load(Ordering::Relaxed),
         }
     }
 
@@ -325,10 +337,16 @@ impl Marks {
         after_start(self.retried)
     }
 
+    /// How long after the start somebody was first asked something.
+    pub fn asked(&self) -> Option<Duration> {
+        after_start(self.asked)
+    }
+
     /// How many phases were entered and notes taken.
     pub fn entered(&self) -> u64 {
         let entered = |mark: &u64| u64::from(*mark > 0);
-        self.phases.iter().map(entered).sum::<u64>() + entered(&self.first_byte) + entered(&self.retried)
+        let notes = [&self.first_byte, &self.retried, &self.asked].into_iter().map(entered).sum::<u64>();
+        self.phases.iter().map(entered).sum::<u64>() + notes
     }
 }
 

@@ -13,7 +13,8 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use crate::call::{Answer, CallError, Calls, Options, Principal, no_such_tool};
 use crate::clients::Clients;
 use crate::config::Ladder;
-use crate::ids::SessionKey;
+use crate::ids::{QuestionId, SessionKey};
+use crate::provider::asking::{Question, Said};
 use crate::provider::{Usage, push_json_string};
 use crate::tool::{Insight, Tool};
 
@@ -151,6 +152,8 @@ pub enum Request<'a> {
         /// Whether the call is one that is answered in turn; its answer comes before the acknowledgement then.
         in_turn: bool,
     },
+    /// What is said to a question.
+    Said(QuestionId, Said),
 }
 
 /// A client's id in the spelling by which it is compared: `"x"` and `"\u0078"` are one id.
@@ -214,6 +217,12 @@ pub trait Dialect: Send + 'static {
 
     /// Writes the end of a call to `out`, which is empty; says whether the language answers it.
     fn answer(&self, ticket: &Ticket, answer: &Answer, out: &mut String) -> bool;
+
+    /// A question to whoever called, where the language has them: only callers that can be asked are.
+    fn question(&self, id: QuestionId, question: &Question) -> Option<String>;
+
+    /// What says that a question needs no answer any more.
+    fn withdrawn(&self, id: QuestionId) -> Option<String>;
 
     /// A call that could not be handed over: its id is in use, or there are too many.
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String;

@@ -12,6 +12,7 @@ use crate::ids::{ContinuationId, RequestId};
 use crate::lifecycle::spend::Exhausted;
 pub use crate::lifecycle::spend::Usage;
 
+pub mod asking;
 pub mod breaker;
 pub mod catalog;
 pub mod chat;
@@ -432,6 +433,8 @@ pub struct Context {
     pub max_reply_bytes: usize,
     /// How a composite calls others; no other work does.
     pub children: Option<Arc<dyn submit::Submit>>,
+    /// How work that may ask on its way does; no other work does.
+    pub ask: Option<Arc<dyn asking::Ask>>,
 }
 
 /// Work that is ready to be done, once. Dropping what [`Job::run`] returned stops it.
@@ -445,6 +448,11 @@ pub trait Job: Send {
     /// whether one may be made.
     fn again(&self) -> Option<Box<dyn Job>> {
         None
+    }
+
+    /// Whether it may ask whoever called, on its way.
+    fn asks(&self) -> bool {
+        false
     }
 
     /// Who else may do it where its provider fails, one after the other; it is asked for before the first attempt.

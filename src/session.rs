@@ -20,6 +20,7 @@ use crate::door::{Closed, Hub};
 use crate::proto::progress::Progress;
 use crate::proto::{CallFrame, Close, Dialect, Request, Ticket, Turn, View};
 
+mod asking;
 mod good_bye;
 mod line;
 mod outbox;
@@ -230,9 +231,15 @@ where
                         let progress = Progress { number, total: step.total, message: &step.message };
                         send(&mut self.wire.outbox, &self.dialect, call, &progress);
                     }
+                    Some((call, News::Question(id, question))) => {
+                        asking::ask(&mut self.wire.outbox, &self.dialect, call, id, &question);
+                    }
+                    Some((call, News::Withdrawn(id))) => {
+                        asking::withdraw(&mut self.wire.outbox, &self.dialect, call, id);
+                    }
                     Some((_, News::Answer(answer))) => {
                         let call = self.under_way.remove(place);
-                        self.answer(&call.ticket, &answer);
+                        self.answer(&call, &answer);
                     }
                     None => {}
                 }
@@ -322,6 +329,10 @@ where
                 self.call(frame);
                 None
             }
+            Request::Said(id, said) => {
+                asking::said(&mut self.under_way, id, said);
+                None
+            }
             Request::Cancel { id, acknowledge, unknown, in_turn } => {
                 let answer = if self.take_back(&id, in_turn) { acknowledge } else { unknown }?;
                 if in_turn {
@@ -373,16 +384,23 @@ where
                     ticket.numbers.leave_room();
                 }
                 let began = waiter.received();
-                self.under_way.insert(CallUnderWay { waiter, ticket, began, told_at: began });
+                self.under_way.insert(CallUnderWay {
+                    waiter,
+                    ticket,
+                    began,
+                    told_at: began,
+                    asked: Vec::new(),
+                });
             }
         }
     }
 
-    fn answer(&mut self, ticket: &Ticket, answer: &Answer) {
-        if ticket.in_turn {
+    fn answer(&mut self, call: &CallUnderWay, answer: &Answer) {
+        if call.ticket.in_turn {
             self.line.leave();
         }
-        self.say(ticket, answer);
+        asking::withdraw_all(&mut self.wire.outbox, &self.dialect, &call.asked);
+        self.say(&call.ticket, answer);
     }
 
     fn say(&mut self, ticket: &Ticket, answer: &Answer) {
@@ -411,7 +429,7 @@ where
             Beat::CallsEnd => {
                 let (ended, next) = self.under_way.give_up(Instant::now());
                 for (call, answer) in ended {
-                    self.answer(&call.ticket, &answer);
+                    self.answer(&call, &answer);
                 }
                 if let Some(next) = next {
                     self.pulse.calls_end_at(next);

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::call::Path;
+use crate::call::asking::CutShort;
 use crate::call::budget::Budget;
 use crate::call::caller::Caller;
 use crate::call::desk::{Desk, Ended};
@@ -15,7 +16,7 @@ use crate::call::flight::Flight;
 use crate::call::outcome::CallError;
 use crate::call::permits::{Holder, Lease};
 use crate::call::queue::Permit;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Passed};
 use crate::phase::Phase;
 use crate::provider::breaker::Pass;
 use crate::provider::retry::{self, Next};
@@ -89,7 +90,7 @@ impl<'a> Attempts<'a> {
         let (permit, global, dequeued, start) = self.permits(until, returns, now).await?;
         let pass = self.desk.pass(start)?;
         let deadline = self.deadline(start);
-        let holder = Holder { flight: Arc::clone(self.flight), since: start, deadline };
+        let holder = Holder { flight: Arc::clone(self.flight), since: start, deadline, rests: false };
         let lease = self.path.leases.grant(permit, global, holder);
         Ok((Turn { lease, pass, start }, dequeued))
     }
@@ -134,8 +135,21 @@ impl<'a> Attempts<'a> {
         let deadline = self.deadline(turn.start);
         let tell: Arc<dyn Tell> = self.flight.clone();
         let max_reply_bytes = self.path.max_reply_bytes;
-        let context = Context { deadline, tell, max_reply_bytes, children: None };
-        let worked = deadline.limit(job.run(context)).await;
+        let context = Context { deadline, tell, max_reply_bytes, children: None, ask: None };
+        let mut cut_short = None;
+        let worked = if job.asks() {
+            // Boxed: other calls are not to carry its room.
+            let worked = self.work_and_ask(job, context, &mut turn.lease).boxed().await;
+            worked.map_err(|why| match why {
+                CutShort::Late => Passed,
+                CutShort::Error(error) => {
+                    cut_short = Some(error);
+                    Passed
+                }
+            })
+        } else {
+            deadline.limit(job.run(context)).await
+        };
         let end = Instant::now();
         self.progress.ended = Some(end);
         let took = end.saturating_duration_since(turn.start);
@@ -155,11 +169,11 @@ impl<'a> Attempts<'a> {
                 }
                 CallError::Provider(fault)
             }),
-            Err(_) => Err(CallError::ProviderTimeout {
+            Err(Passed) => Err(cut_short.unwrap_or_else(|| CallError::ProviderTimeout {
                 provider: Arc::clone(self.desk.name()),
                 after: deadline.instant().saturating_duration_since(self.started.unwrap_or(turn.start)),
                 execution: self.flight.execution(),
-            }),
+            })),
         };
         (turn, worked)
     }

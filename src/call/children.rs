@@ -118,8 +118,13 @@ impl Path {
         *began = true;
         let tell: Arc<dyn Tell> = flight.clone();
         let children: Arc<dyn Submit> = Arc::new(Children { opener, flight: Arc::clone(flight), deadline });
-        let context =
-            Context { deadline, tell, max_reply_bytes: self.max_reply_bytes, children: Some(children) };
+        let context = Context {
+            deadline,
+            tell,
+            max_reply_bytes: self.max_reply_bytes,
+            children: Some(children),
+            ask: None,
+        };
         let worked = deadline.limit(job.run(context)).await;
         slot.worked(start.elapsed());
         drop(slot);

@@ -14,14 +14,16 @@ use crate::call::outcome::{self, Outcome};
 use crate::call::queue::Priority;
 use crate::call::told::{New, Seen, Told};
 use crate::deadline::Deadline;
-use crate::ids::ExecutionId;
+use crate::ids::{ExecutionId, QuestionId};
 use crate::phase::{ExecutionState, Phase, Stages};
+use crate::provider::asking::{Can, Question};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::tool::{Effect, Tool, Worth};
 
 mod again;
 mod anew;
+mod asked;
 mod seats;
 mod standing;
 mod stopped;
@@ -73,7 +75,7 @@ pub struct SeatNo(u64);
 #[derive(Debug)]
 enum Seat {
     /// It waits; the waker of one that was not polled yet is missing.
-    Waiting { waker: Option<Waker>, wants_more: bool, class: Priority },
+    Waiting { waker: Option<Waker>, wants_more: bool, class: Priority, can: Can },
     /// It took its call back, and has not been told yet.
     Cancelled,
 }
@@ -109,6 +111,8 @@ struct State {
     promised: bool,
     run: Option<Waker>,
     told: Told,
+    /// What those who wait are asked.
+    questions: Vec<asked::Open>,
 }
 
 /// What every flight of a daemon goes by.
@@ -173,12 +177,18 @@ pub struct Boarding {
     pub priority: Priority,
     /// How long that one waits for the answer.
     pub until: Deadline,
+    /// What that one can be asked for.
+    pub can: Can,
 }
 
 /// What a waiter sees when it looks.
 pub enum Sight {
     /// More was told since it last looked.
     New(New),
+    /// It is asked something.
+    Asked(QuestionId, Arc<Question>),
+    /// What it was asked needs no answer any more.
+    Withdrawn(QuestionId),
     /// The flight has landed.
     Landed(Outcome),
     /// Its call was taken back.
@@ -198,8 +208,9 @@ impl Flight {
             promised: false,
             run: None,
             told: Told::default(),
+            questions: Vec::new(),
         };
-        let seat = state.sit_down(boarding.priority, boarding.until);
+        let seat = state.sit_down(boarding.priority, boarding.until, boarding.can);
         let flight = Self {
             key: boarding.key,
             generation,
@@ -223,7 +234,7 @@ impl Flight {
     ///
     /// # Errors
     /// It cannot be boarded any more, or is full.
-    pub fn board(&self, class: Priority, until: Deadline) -> Result<SeatNo, NoSeat> {
+    pub fn board(&self, class: Priority, until: Deadline, can: Can) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
         if state.life != Life::Flying {
             return Err(NoSeat::Over);
@@ -232,7 +243,7 @@ impl Flight {
             return Err(NoSeat::Full);
         }
         state.stop = Stop::No;
-        Ok(state.sit_down(class, until))
+        Ok(state.sit_down(class, until, can))
     }
 
     /// Looks, and is woken when there is more to see. `seen` is how much of the way was seen; `None`: the
@@ -259,6 +270,9 @@ impl Flight {
                 *wants_more = seen.is_some();
             }
         }
+        if let Some(sight) = state.question_for(seat) {
+            return Poll::Ready(sight);
+        }
         match seen.and_then(|seen| state.told.since(seen)) {
             Some(new) => Poll::Ready(Sight::New(new)),
             None => Poll::Pending,
@@ -276,9 +290,11 @@ impl Flight {
         let Seat::Waiting { waker, class, .. } = std::mem::replace(place, Seat::Cancelled) else { return };
         self.taken_back.store(true, Ordering::Release);
         state.wait_no_more(class);
+        let asked = state.ask_others(seat);
         let run = self.last_left(&mut state, Leaving::Cancelled);
         drop(state);
         wake([waker, run]);
+        asked.into_iter().for_each(Waker::wake);
     }
 
     /// Gives a seat up. Says whether there will be an outcome to collect: the work goes on, or has ended by itself.
@@ -286,9 +302,10 @@ impl Flight {
         let mut state = self.state.lock();
         let place = state.stand_up(seat);
         state.promised |= why == Leaving::AnsweredEarly;
-        let mut run = None;
+        let (mut run, mut asked) = (None, Vec::new());
         if let Some(Seat::Waiting { class, .. }) = place {
             state.wait_no_more(class);
+            asked = state.ask_others(seat);
             run = self.last_left(&mut state, why);
         }
         let collectable = match state.life {
@@ -297,6 +314,7 @@ impl Flight {
         };
         drop(state);
         wake([None, run]);
+        asked.into_iter().for_each(Waker::wake);
         collectable
     }
 
@@ -363,8 +381,10 @@ impl Flight {
         let mut state = self.state.lock();
         // Nobody is told of the way any more, and who keeps the outcome keeps the flight.
         state.told = Told::default();
+        let questions = std::mem::take(&mut state.questions);
         let seats = state.vacate();
         drop(state);
+        drop(questions);
         for (_, seat) in seats {
             if let Seat::Waiting { waker: Some(waker), .. } = seat {
                 waker.wake();

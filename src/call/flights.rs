@@ -66,7 +66,7 @@ impl Flights {
                     drop(occupied);
                     return self.open(alone, |_| ());
                 }
-                match flight.board(boarding.priority, boarding.until) {
+                match flight.board(boarding.priority, boarding.until, boarding.can) {
                     Ok(seat) => Ok(Aboard::Joined(Arc::clone(flight), seat)),
                     Err(NoSeat::Full) => {
                         let full = Full::Waiters { limit: boarding.rules.max_waiters };

@@ -20,6 +20,8 @@ pub struct Holder {
     pub since: Instant,
     /// When it must have ended.
     pub deadline: Deadline,
+    /// It has given its global permit back while somebody thinks about a question of its.
+    pub rests: bool,
 }
 
 /// All leases of the daemon.
@@ -32,7 +34,14 @@ impl Leases {
     /// Binds permits, narrow to wide, to the Run that works under them.
     pub fn grant(self: &Arc<Self>, provider: Permit, global: Permit, holder: Holder) -> Lease {
         let entry = self.holders.lock().insert(holder);
-        Lease { leases: Arc::clone(self), entry, provider, global }
+        Lease {
+            leases: Arc::clone(self),
+            entry,
+            provider,
+            global: Some(global),
+            rested: Duration::ZERO,
+            rests_since: None,
+        }
     }
 
     /// Everybody who holds one.
@@ -60,14 +69,41 @@ pub struct Lease {
     leases: Arc<Leases>,
     entry: usize,
     provider: Permit,
-    global: Permit,
+    /// `None` while it rests.
+    global: Option<Permit>,
+    rested: Duration,
+    rests_since: Option<Instant>,
 }
 
 impl Lease {
     /// Notes how long it was held for work: both pools learn of it when it is given back.
     pub fn worked(&mut self, worked: Duration) {
         self.provider.worked(worked);
-        self.global.worked(worked);
+        if let Some(global) = &mut self.global {
+            global.worked(worked.saturating_sub(self.rested));
+        }
+    }
+
+    /// Gives the global permit back, to have another one before the work goes on.
+    pub fn rest(&mut self, now: Instant) {
+        self.rests_since.get_or_insert(now);
+        self.note(true);
+        // After the note: more leases than permits would be wrong, fewer are on their way.
+        self.global = None;
+    }
+
+    /// The work goes on under this one.
+    pub fn goes_on(&mut self, global: Permit, now: Instant) {
+        self.global = Some(global);
+        let since = self.rests_since.take();
+        self.rested += since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.note(false);
+    }
+
+    fn note(&self, rests: bool) {
+        if let Some(holder) = self.leases.holders.lock().get_mut(self.entry) {
+            holder.rests = rests;
+        }
     }
 }
 

@@ -231,7 +231,7 @@ impl Calls {
         let matching =
             found.filter(|(flight, _)| flight.tool().id == tool.id && flight.has_arguments(arguments));
         if let Some((flight, before)) = matching {
-            match flight.board_again(arrival.priority, arrival.until()) {
+            match flight.board_again(arrival.priority, arrival.until(), arrival.can) {
                 Ok(seat) => {
                     // An old connection that is not known to be gone has lost its call to this one.
                     flight.cancel(before);

@@ -173,9 +173,10 @@ fn notes(role: Option<Role>, seen: &Seen) -> Value {
     let how = how.map(|name| (name.to_owned(), millis(seen.joined_after)));
     let first_byte = seen.marks.first_byte().map(|at| ("first_byte".to_owned(), millis(at)));
     let retried = seen.marks.retried().map(|at| ("retried".to_owned(), millis(at)));
+    let asked = seen.marks.asked().map(|at| ("asked".to_owned(), millis(at)));
     let ended = seen.marks.at(Phase::SessionReleased).filter(|_| seen.partial);
     let partial = ended.map(|at| ("partial".to_owned(), millis(at)));
-    Value::Object(how.into_iter().chain(first_byte).chain(retried).chain(partial).collect())
+    Value::Object(how.into_iter().chain(first_byte).chain(retried).chain(asked).chain(partial).collect())
 }
 
 fn whole_millis(span: Duration) -> u64 {

@@ -4,6 +4,7 @@
 pub(crate) mod rig;
 pub(crate) mod stage;
 
+mod asking;
 mod caching;
 mod composing;
 mod ending;

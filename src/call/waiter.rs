@@ -16,10 +16,11 @@ use crate::call::shown::Active;
 use crate::call::told::{New, Seen as Told};
 use crate::call::watch::Watch;
 use crate::deadline::Deadline;
-use crate::ids::{ContinuationId, ExecutionId, PrincipalId, RequestId};
+use crate::ids::{ContinuationId, ExecutionId, PrincipalId, QuestionId, RequestId};
 use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::provider::Step;
+use crate::provider::asking::{Can, Question, Said};
 use crate::tool::{Effect, Tool};
 
 /// What a caller is told at the end.
@@ -105,6 +106,10 @@ pub enum News {
     Text(String),
     /// The work has come further.
     Step(Step),
+    /// It is asked something.
+    Question(QuestionId, Arc<Question>),
+    /// What it was asked needs no answer any more.
+    Withdrawn(QuestionId),
     /// The end.
     Answer(Answer),
 }
@@ -152,6 +157,8 @@ pub struct Arrival {
     pub bounds: Bounds,
     /// Whether it wants the text as it is made.
     pub wants_text: bool,
+    /// What it can be asked for.
+    pub can: Can,
 }
 
 impl Arrival {
@@ -259,6 +266,8 @@ impl Waiter {
         match self.flight.look(self.seat, self.seen.as_mut(), cx) {
             Poll::Ready(Sight::New(New::Text(text))) => return Poll::Ready(News::Text(text)),
             Poll::Ready(Sight::New(New::Step(step))) => return Poll::Ready(News::Step(step)),
+            Poll::Ready(Sight::Asked(id, question)) => return Poll::Ready(News::Question(id, question)),
+            Poll::Ready(Sight::Withdrawn(id)) => return Poll::Ready(News::Withdrawn(id)),
             Poll::Ready(Sight::Landed(outcome)) => return Poll::Ready(News::Answer(self.landed(outcome))),
             Poll::Ready(Sight::Cancelled) => {
                 return Poll::Ready(News::Answer(self.end(Err(Arc::new(CallError::Cancelled)))));
@@ -266,6 +275,11 @@ impl Waiter {
             Poll::Pending => {}
         }
         Poll::Pending
+    }
+
+    /// It was asked this, and says so. Whether anybody still wants to know.
+    pub fn said(&self, id: QuestionId, said: Said) -> bool {
+        self.flight.said(self.seat, id, said)
     }
 
     /// The answer, within its own deadline; text on the way is passed over.
@@ -300,7 +314,7 @@ impl Waiter {
         match self.flight.look(self.seat, None, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Sight::Landed(outcome)) => return self.landed(outcome),
             Poll::Ready(Sight::Cancelled) => return self.end(Err(Arc::new(CallError::Cancelled))),
-            Poll::Ready(Sight::New(_)) | Poll::Pending => {}
+            Poll::Ready(Sight::New(_) | Sight::Asked(..) | Sight::Withdrawn(_)) | Poll::Pending => {}
         }
         let still_running = self.leave(self.then);
         self.leave_behind();

@@ -109,6 +109,15 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether it is told that it may ask its client: only where it is known which one.
+    pub fn may_ask(&self) -> bool {
+        match self.transport {
+            Transport::Stdio { .. } => self.share == Share::Session,
+            // It asks on the stream of the call for which it does.
+            Transport::Http { .. } => true,
+        }
+    }
+
     /// What the name of a tool of this server is to callers; `None` where it is not offered.
     pub fn offered_as(&self, tool: &str) -> Option<String> {
         let rules = &self.tools;

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use crate::call::{Answer, Bounds, CallError, Code, Options};
 use crate::clients::{Met, Patience};
+use crate::ids::QuestionId;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::proto::progress::{Numbers, Progress, push_number};
 use crate::proto::{
     CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry, push_usage,
 };
+use crate::provider::asking::{Can, Question};
 use crate::provider::push_json_string;
 
+mod asking;
 mod params;
 
 use params::{Meta, Params};
@@ -40,6 +43,8 @@ const SERVER_INFO: &str = concat!("{\"name\":\"inflightd\",\"version\":\"", env!
 #[derive(Debug, Default)]
 pub struct Mcp {
     initialized: bool,
+    /// What whoever initialized can be asked for.
+    can: Can,
     /// Who initialized.
     met: Option<Met>,
     /// Who sent the last stateless request, as its text had it: they hardly change on one connection.
@@ -60,7 +65,7 @@ impl Dialect for Mcp {
         }
         match jsonrpc::read(text) {
             Message::Malformed(error) => Request::Reply(error),
-            Message::Response => Request::Nothing,
+            Message::Response => asking::said(text),
             Message::Notification { method, params } => notification(&method.0, params),
             Message::Request { id, method, params } => match params::read(params) {
                 Ok(params) => self.request(id, &method.0, params, view),
@@ -119,6 +124,14 @@ impl Dialect for Mcp {
                 refusal.map(|text| *out = text).is_some()
             }
         }
+    }
+
+    fn question(&self, id: QuestionId, question: &Question) -> Option<String> {
+        Some(asking::question(id, question))
+    }
+
+    fn withdrawn(&self, id: QuestionId) -> Option<String> {
+        Some(asking::withdrawn(id))
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
@@ -186,7 +199,9 @@ impl Mcp {
         match (method, asked.stateless) {
             ("tools/call", _) => {
                 let patience = self.patience(&params.meta, view);
-                asked.call(params, patience, view)
+                // A client of the newer era is asked by results only.
+                let can = if asked.stateless { Can::NOTHING } else { self.can };
+                asked.call(params, patience, can, view)
             }
             ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
             ("initialize", false) => self.initialize(id, &params, view),
@@ -227,6 +242,7 @@ impl Mcp {
             ));
         };
         self.initialized = true;
+        self.can = params.capabilities.map_or(Can::NOTHING, |declared| Can::declared(declared.get()));
         let introduction = params.client_info.map_or("{}", serde_json::value::RawValue::get);
         self.met = Some(meet(introduction, view));
         let version = HANDSHAKE.into_iter().find(|version| asked.0 == **version).unwrap_or("2025-11-25");
@@ -243,7 +259,7 @@ impl Mcp {
 }
 
 impl<'a> Asked<'a> {
-    fn call(self, params: Params<'a>, patience: Patience, view: &View<'_>) -> Request<'a> {
+    fn call(self, params: Params<'a>, patience: Patience, can: Can, view: &View<'_>) -> Request<'a> {
         let invalid =
             |text: &str| Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
         let Some(name) = params.name else { return invalid("tools/call needs a name") };
@@ -262,7 +278,7 @@ impl<'a> Asked<'a> {
         let wants_text = ticket.progress.is_some();
         let bounds =
             Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
-        let options = Options { priority, timeout, dedup, wants_text, resume, bounds };
+        let options = Options { priority, timeout, dedup, wants_text, resume, bounds, can };
         Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
     }
 

@@ -8,11 +8,12 @@ use serde_json::value::RawValue;
 
 use crate::call::{Answer, Bounds, CallError, Options, Priority};
 use crate::clients::{Met, Patience};
-use crate::ids::{ClientSessionId, SessionKey, epoch_ms};
+use crate::ids::{ClientSessionId, QuestionId, SessionKey, epoch_ms};
 use crate::proto::progress::{Numbers, Progress, push_number};
 use crate::proto::{
     CallFrame, Close, Dialect, Request, Short, Str, Ticket, Turn, View, push_error, read_object,
 };
+use crate::provider::asking::Question;
 use crate::provider::push_json_string;
 use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
@@ -318,6 +319,14 @@ impl Dialect for Op {
         push_answer(out, answer);
         out.push('}');
         true
+    }
+
+    fn question(&self, _id: QuestionId, _question: &Question) -> Option<String> {
+        None
+    }
+
+    fn withdrawn(&self, _id: QuestionId) -> Option<String> {
+        None
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {

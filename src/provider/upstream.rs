@@ -22,6 +22,7 @@ mod listing;
 mod message;
 mod mirror;
 mod pipe;
+mod questions;
 mod server;
 mod text;
 
@@ -103,6 +104,7 @@ pub fn set_up(config: ServerConfig, common: &Common) -> Result<Arc<Server>, Setu
         start: config.start_timeout,
         restart: config.restart,
         limit: common.result_bytes.saturating_add(ENVELOPE_BYTES),
+        asks: config.may_ask(),
         era: instance::KnownEra::default(),
         changed: Arc::new(Notify::new()),
         tasks: common.tasks.clone(),

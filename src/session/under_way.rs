@@ -8,6 +8,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::call::{Answer, News, Waiter};
+use crate::ids::QuestionId;
 use crate::proto::Ticket;
 
 /// One call that waits for its answer.
@@ -16,6 +17,8 @@ pub(super) struct CallUnderWay {
     pub(super) ticket: Ticket,
     pub(super) began: Instant,
     pub(super) told_at: Instant,
+    /// Questions that its client was asked and has not answered.
+    pub(super) asked: Vec<QuestionId>,
 }
 
 /// The place whose call wakes the session itself. Most connections have one call under way at most: it needs no list of
@@ -107,6 +110,11 @@ impl UnderWay {
         call
     }
 
+    /// The call whose client was asked this.
+    pub(super) fn asked(&mut self, id: QuestionId) -> Option<&mut CallUnderWay> {
+        self.iter_mut().find(|call| call.asked.contains(&id))
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut CallUnderWay> {
         self.calls.iter_mut().map(|(_, call)| call)
     }
@@ -162,7 +170,7 @@ impl UnderWay {
         let call = self.calls.get_mut(place)?;
         let waker = place.checked_sub(1).map_or(Some(cx.waker()), |place| self.wakers.get(place))?;
         let Poll::Ready(news) = call.waiter.poll_news(&mut Context::from_waker(waker)) else { return None };
-        if let News::Text(_) | News::Step(_) = news {
+        if let News::Text(_) | News::Step(_) | News::Question(..) | News::Withdrawn(_) = news {
             // There may be more.
             if place == FIRST { self.first_is_due = true } else { self.due.push(place) }
         }

@@ -119,4 +119,8 @@ impl Job for Call {
         let Self { server, call } = *self;
         server.call(call, context).boxed()
     }
+
+    fn asks(&self) -> bool {
+        self.server.server().config().may_ask()
+    }
 }

@@ -15,6 +15,7 @@
 mod rig;
 mod support;
 
+mod asking;
 mod calling;
 mod ending;
 mod hostile;

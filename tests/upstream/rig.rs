@@ -131,12 +131,17 @@ impl Daemon {
 
     /// A client with a token.
     pub async fn client_as(&self, token: Option<&str>) -> Client {
+        self.client_that(token, &json!({})).await
+    }
+
+    /// A client that declares what it can be asked for.
+    pub async fn client_that(&self, token: Option<&str>, capabilities: &Value) -> Client {
         let bearer = token.map(|token| format!("Bearer {token}"));
         let mut headers = vec![("sec-websocket-protocol", "mcp")];
         headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
         let wire = Wire::open(self.address, "/", &headers).await.unwrap();
         let mut client = Client { wire, last: 0 };
-        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "t", "version": "1"}});
         client.ask("initialize", &hello).await;
         client
     }

@@ -3,13 +3,19 @@
 use crate::call::flight::{Flight, Leaving, Life, NoSeat, SeatNo, Stop, wake};
 use crate::call::queue::Priority;
 use crate::deadline::Deadline;
+use crate::provider::asking::Can;
 
 impl Flight {
     /// Takes a seat for a caller that had one before: even in a flight that has landed, unless it was stopped.
     ///
     /// # Errors
     /// It was stopped, or is full.
-    pub(in crate::call) fn board_again(&self, class: Priority, until: Deadline) -> Result<SeatNo, NoSeat> {
+    pub(in crate::call) fn board_again(
+        &self,
+        class: Priority,
+        until: Deadline,
+        can: Can,
+    ) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
         match state.life {
             Life::Flying if state.waiting >= self.rules.max_waiters => return Err(NoSeat::Full),
@@ -22,7 +28,7 @@ impl Flight {
             // It needs no seat to hear of that.
             return Ok(state.number());
         }
-        Ok(state.sit_down(class, until))
+        Ok(state.sit_down(class, until, can))
     }
 
     /// Takes the call of one who sat there back, whether it sits there still or has left since: the work stops, as

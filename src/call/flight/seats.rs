@@ -3,6 +3,7 @@
 use crate::call::flight::{Seat, SeatNo, State};
 use crate::call::queue::Priority;
 use crate::deadline::Deadline;
+use crate::provider::asking::Can;
 
 impl State {
     pub(super) fn number(&mut self) -> SeatNo {
@@ -11,11 +12,11 @@ impl State {
         number
     }
 
-    pub(super) fn sit_down(&mut self, class: Priority, until: Deadline) -> SeatNo {
+    pub(super) fn sit_down(&mut self, class: Priority, until: Deadline, can: Can) -> SeatNo {
         let number = self.number();
         self.waiting += 1;
         self.standing.came(class, until);
-        self.seats.push((number, Seat::Waiting { waker: None, wants_more: false, class }));
+        self.seats.push((number, Seat::Waiting { waker: None, wants_more: false, class, can }));
         number
     }
 

@@ -49,6 +49,7 @@ impl Rig {
             about: About::default(),
             at: Instant::now(),
             priority: Priority::Medium,
+            can: crate::provider::asking::Can::NOTHING,
             until: Deadline::after(MINUTE),
         };
         match self.flights.board(boarding).unwrap() {

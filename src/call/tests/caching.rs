@@ -100,6 +100,7 @@ async fn what_landed_since_the_first_look_is_found_once_the_flight_is_open() {
         about: About::default(),
         at: now,
         priority: Priority::Medium,
+        can: crate::provider::asking::Can::NOTHING,
         until: Deadline::since(now, secs(60)),
     };
     let arrival = Arrival {
@@ -108,6 +109,7 @@ async fn what_landed_since_the_first_look_is_found_once_the_flight_is_open() {
         received: now,
         patience: secs(60),
         priority: Priority::Medium,
+        can: crate::provider::asking::Can::NOTHING,
         bounds: Bounds::default(),
         wants_text: false,
     };

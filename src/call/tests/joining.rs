@@ -172,6 +172,7 @@ impl Counter {
             about: About::default(),
             at: Instant::now(),
             priority: Priority::Medium,
+            can: crate::provider::asking::Can::NOTHING,
             until: Deadline::after(Duration::from_secs(60)),
         };
         self.flights.board(boarding).unwrap()

@@ -204,6 +204,7 @@ impl Rig {
             about: About::default(),
             at,
             priority: Priority::Medium,
+            can: crate::provider::asking::Can::NOTHING,
             until: Deadline::since(at, Duration::from_secs(60)),
         };
         let Ok(Aboard::Opened(guard, _)) = self.calls.flights().board(boarding) else { panic!("it joined") };

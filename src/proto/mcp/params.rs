@@ -22,6 +22,8 @@ pub(super) struct Params<'a> {
     pub(super) cursor: Option<Str<'a>>,
     #[serde(borrow, default, rename = "protocolVersion")]
     pub(super) protocol_version: Option<Str<'a>>,
+    #[serde(borrow, default)]
+    pub(super) capabilities: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "clientInfo")]
     pub(super) client_info: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]

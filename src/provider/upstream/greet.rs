@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::provider::upstream::link::{Link, Param, Request};
 use crate::provider::upstream::message::{self, CLIENT_INFO, Era};
 use crate::provider::upstream::pipe::Failed;
+use crate::provider::upstream::questions;
 
 /// How long a server may take to say whether it knows the stateless era: an older one may not answer what it does not
 /// know. Slower ones are taken for older ones, which newer ones are too where they serve both.
@@ -92,14 +93,14 @@ struct Capabilities<'a> {
     completions: Option<&'a RawValue>,
 }
 
-/// Greets it; `known` is the era that it was found to speak before.
-pub(super) async fn greet(link: &Link, known: Option<Era>) -> Result<Greeting, NoGreeting> {
+/// Greets it; `known` is the era that it was found to speak before, `asks` whether it is told that it may ask.
+pub(super) async fn greet(link: &Link, known: Option<Era>, asks: bool) -> Result<Greeting, NoGreeting> {
     if known != Some(Era::Handshake)
         && let Some(greeting) = discover(link).await?
     {
         return Ok(greeting);
     }
-    initialize(link).await
+    initialize(link, asks).await
 }
 
 /// `None`: it does not speak the stateless era.
@@ -120,10 +121,10 @@ async fn discover(link: &Link) -> Result<Option<Greeting>, NoGreeting> {
     Ok(said.filter(speaks).map(|said| said.greeting(Era::Stateless, message::STATELESS)))
 }
 
-async fn initialize(link: &Link) -> Result<Greeting, NoGreeting> {
+async fn initialize(link: &Link, asks: bool) -> Result<Greeting, NoGreeting> {
     let params = [
         ("protocolVersion", Param::Text(message::HANDSHAKE)),
-        ("capabilities", Param::Json("{}")),
+        ("capabilities", Param::Json(if asks { questions::DECLARED } else { "{}" })),
         ("clientInfo", Param::Json(CLIENT_INFO)),
     ];
     let request = Request::new("initialize", &params);

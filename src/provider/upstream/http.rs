@@ -5,17 +5,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
+use crate::provider::asking::{Method as Asked, Nobody, QUESTION_BYTES, Question};
 use crate::provider::sse::{Cut, Events};
 use crate::provider::upstream::link::Request;
 use crate::provider::upstream::message::{self, Era, Incoming, Progress};
 use crate::provider::upstream::pipe::{Failed, Hear, Oddities, Outcome};
+use crate::provider::upstream::questions;
 use crate::provider::upstream::text::header_text;
 
 /// How long the server may take to take a notification.
@@ -78,6 +82,33 @@ struct Reading<'a> {
     request: Request<'a>,
     progress: f64,
     questions: usize,
+    /// Those that somebody thinks about.
+    asked: FuturesUnordered<BoxFuture<'a, String>>,
+}
+
+impl<'a> Reading<'a> {
+    fn of(id: u64, request: Request<'a>) -> Self {
+        Self { id, request, progress: f64::NEG_INFINITY, questions: 0, asked: FuturesUnordered::new() }
+    }
+
+    /// Takes a question, where there is somebody to be asked.
+    fn question(&mut self, id: &str, method: &str, params: Option<&str>) -> bool {
+        let Some((ask, method)) = self.request.ask.zip(Asked::parse(method)) else { return false };
+        let too_long = params.is_some_and(|params| params.len() > QUESTION_BYTES);
+        if too_long || self.asked.len() >= QUESTIONS {
+            return false;
+        }
+        let (id, question) = (Box::<str>::from(id), Arc::new(Question::new(method, params)));
+        let answer = ask.ask(Arc::clone(&question));
+        self.asked.push(
+            async move {
+                let said = answer.await.unwrap_or_else(|Nobody| question.nobody());
+                questions::response(&id, &said)
+            }
+            .boxed(),
+        );
+        true
+    }
 }
 
 impl Session {
@@ -121,9 +152,7 @@ impl Session {
         }
         let response = self.post(request.write(id, era), headers).await;
         let outcome = match response {
-            Ok(response) => {
-                self.read(response, Reading { id, request, progress: f64::NEG_INFINITY, questions: 0 }).await
-            }
+            Ok(response) => self.read(response, Reading::of(id, request)).await,
             Err(failed) => Err(failed),
         };
         under_way.taken_back = None;
@@ -173,7 +202,7 @@ impl Session {
         let status = response.status();
         if is_stream(&response) && status.is_success() {
             let mut events = Events::new(response.bytes_stream(), self.limit.saturating_mul(2));
-            while let Some(event) = events.next().await {
+            while let Some(event) = self.next(&mut events, &mut reading).await {
                 let event = event.map_err(cut)?;
                 if let Some(outcome) = self.take(&event, &mut reading).await {
                     return outcome;
@@ -199,6 +228,17 @@ impl Session {
         Err(refusal.unwrap_or(refused))
     }
 
+    /// The next event; what people say meanwhile is handed on.
+    async fn next(&self, events: &mut Events, reading: &mut Reading<'_>) -> Option<Result<String, Cut>> {
+        loop {
+            tokio::select! {
+                biased;
+                event = events.next() => return event,
+                Some(said) = reading.asked.next() => drop(self.notify(said).await),
+            }
+        }
+    }
+
     async fn body(&self, response: Response) -> Result<String, Failed> {
         let mut body = Vec::new();
         let mut pieces = response.bytes_stream();
@@ -221,7 +261,10 @@ impl Session {
             Incoming::Answer(id, answer) if id == reading.id => {
                 outcome = Some(answer.map(Box::from).map_err(Failed::Refused));
             }
-            Incoming::Request(id, method) => answers.push(message::answer(id, &method)),
+            Incoming::Request(id, method, params) => {
+                let asked = reading.question(id, &method, params);
+                answers.extend((!asked).then(|| message::answer(id, &method)));
+            }
             Incoming::Notice(method, params) if method == "notifications/progress" => {
                 let progress = params.and_then(|params| serde_json::from_str::<Progress<'_>>(params).ok());
                 if let Some(progress) = progress.filter(|progress| progress.token == reading.id) {
@@ -287,7 +330,7 @@ impl Session {
             return response.status().is_server_error();
         }
         let mut events = Events::new(response.bytes_stream(), usize::MAX);
-        let mut reading = Reading { id: 0, request, progress: 0.0, questions: 0 };
+        let mut reading = Reading::of(0, request);
         while let Some(Ok(event)) = events.next().await {
             self.take(&event, &mut reading).await;
         }

@@ -18,6 +18,7 @@ use crate::provider::upstream::http::{Address, Session};
 use crate::provider::upstream::link::{Link, Param, Request};
 use crate::provider::upstream::message::Era;
 use crate::provider::upstream::pipe::{self, End, Failed, Hear, Oddities};
+use crate::provider::upstream::questions::{Inbox, Present, questions};
 use crate::tasks::{TaskKind, Tasks};
 
 /// One that lived so long had settled: when it ends, it is started at once.
@@ -48,6 +49,8 @@ pub(super) struct Terms {
     pub(super) restart: Restart,
     /// The longest message.
     pub(super) limit: usize,
+    /// It is told that it may ask.
+    pub(super) asks: bool,
     /// The era it was found to speak, for the next start.
     pub(super) era: KnownEra,
     /// Told when its tools may have changed.
@@ -121,6 +124,8 @@ pub(super) struct Instance {
     state: watch::Receiver<State>,
     stop: CancellationToken,
     pub(super) shown: Arc<Shown>,
+    /// Calls under way here.
+    pub(super) present: Arc<Present>,
 }
 
 impl Instance {
@@ -128,15 +133,17 @@ impl Instance {
     pub(super) fn start(terms: &Arc<Terms>) -> Self {
         let (set, state) = watch::channel(State::Starting);
         let (stop, shown) = (CancellationToken::new(), Arc::<Shown>::default());
+        let present = Arc::<Present>::default();
         let keeper = Keeper {
             terms: Arc::clone(terms),
             set,
             stop: stop.clone(),
             shown: Arc::clone(&shown),
+            present: Arc::clone(&present),
             ready_at: Mutex::default(),
         };
         terms.tasks.spawn(TaskKind::Upstream, keeper.keep());
-        Self { state, stop, shown }
+        Self { state, stop, shown, present }
     }
 
     /// Where it is.
@@ -190,6 +197,7 @@ struct Keeper {
     set: watch::Sender<State>,
     stop: CancellationToken,
     shown: Arc<Shown>,
+    present: Arc<Present>,
     ready_at: Mutex<Option<Instant>>,
 }
 
@@ -197,6 +205,8 @@ struct Keeper {
 struct Ears {
     changed: Arc<Notify>,
     server: Arc<str>,
+    /// Where questions go, if there is anybody to be asked.
+    inbox: Option<Inbox>,
 }
 
 impl Hear for Ears {
@@ -207,8 +217,17 @@ impl Hear for Ears {
                 let text: String = params.unwrap_or_default().chars().take(256).collect();
                 tracing::debug!(server = &*self.server, "it logs {}", text.escape_debug());
             }
+            "notifications/cancelled" => {
+                if let Some(inbox) = &self.inbox {
+                    inbox.cancelled(params);
+                }
+            }
             _ => {}
         }
+    }
+
+    fn question(&self, id: &str, method: &str, params: Option<&str>) -> bool {
+        self.inbox.as_ref().is_some_and(|inbox| inbox.question(id, method, params))
     }
 }
 
@@ -265,8 +284,9 @@ impl Keeper {
         }
     }
 
-    fn ears(&self) -> Arc<dyn Hear> {
-        Arc::new(Ears { changed: Arc::clone(&self.terms.changed), server: Arc::clone(&self.terms.name) })
+    fn ears(&self, inbox: Option<Inbox>) -> Arc<dyn Hear> {
+        let (changed, server) = (Arc::clone(&self.terms.changed), Arc::clone(&self.terms.name));
+        Arc::new(Ears { changed, server, inbox })
     }
 
     async fn live_as_child(&self, program: &Program) -> Ended {
@@ -279,11 +299,12 @@ impl Keeper {
             child::tell_stderr(Arc::clone(&self.terms.name), pipes.stderr, self.shown.last_words.clone());
         self.terms.tasks.spawn(TaskKind::Upstream, stderr);
         let oddities = Arc::clone(&self.shown.oddities);
-        let (pipe, mut driver) =
-            pipe::connect(pipes.stdout, pipes.stdin, self.terms.limit, self.ears(), oddities);
-        let link = Link::Pipe(pipe);
+        let (inbox, questions) = questions(&self.present);
+        let ears = self.ears(self.terms.asks.then_some(inbox));
+        let (pipe, mut driver) = pipe::connect(pipes.stdout, pipes.stdin, self.terms.limit, ears, oddities);
+        let link = Link::Pipe(pipe.clone());
         let ended = {
-            let driving = driver.run(&self.stop);
+            let driving = questions.beside(driver.run(&self.stop), pipe);
             tokio::pin!(driving);
             let greeting = tokio::select! {
                 end = &mut driving => Err(self.why(end, &mut running).await),
@@ -327,7 +348,7 @@ impl Keeper {
 
     async fn live_over_http(&self, address: Address) -> Ended {
         let oddities = Arc::clone(&self.shown.oddities);
-        let (session, chores) = Session::new(address, self.terms.limit, self.ears(), oddities);
+        let (session, chores) = Session::new(address, self.terms.limit, self.ears(None), oddities);
         let link = Link::Http(Arc::clone(&session));
         let greeting = tokio::select! {
             () = self.stop.cancelled() => return Ended::Stopped,
@@ -357,7 +378,9 @@ impl Keeper {
     }
 
     async fn greet(&self, link: &Link) -> Result<Greeting, Ended> {
-        let greeted = Deadline::after(self.terms.start).limit(greet::greet(link, self.terms.era.get())).await;
+        let greeted = Deadline::after(self.terms.start)
+            .limit(greet::greet(link, self.terms.era.get(), self.terms.asks))
+            .await;
         let Ok(greeted) = greeted else {
             let limit = self.terms.start.as_secs_f64();
             return Err(Ended::ByItself(format!("it did not answer initialize within {limit} s")));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::provider::Tell;
+use crate::provider::asking::Ask;
 use crate::provider::upstream::http::Session;
 use crate::provider::upstream::message::{Draft, Era};
 use crate::provider::upstream::pipe::{Failed, Outcome, Pipe};
@@ -24,6 +25,8 @@ pub(super) struct Request<'a> {
     pub(super) deadline: Option<Deadline>,
     /// Who is told of progress.
     pub(super) tell: Option<&'a Arc<dyn Tell>>,
+    /// Who is asked what the server asks on the stream of this request.
+    pub(super) ask: Option<&'a Arc<dyn Ask>>,
 }
 
 /// One parameter.
@@ -38,7 +41,7 @@ pub(super) enum Param<'a> {
 impl<'a> Request<'a> {
     /// A plain one.
     pub(super) fn new(method: &'a str, params: &'a [(&'a str, Param<'a>)]) -> Self {
-        Self { method, params, meta: "", headers: &[], deadline: None, tell: None }
+        Self { method, params, meta: "", headers: &[], deadline: None, tell: None, ask: None }
     }
 
     /// The text parameter of this name.

@@ -35,8 +35,8 @@ pub(super) struct Refusal {
 pub(super) enum Incoming<'a> {
     /// The end of a request of ours: its result as JSON text, or why there is none.
     Answer(u64, Result<&'a str, Refusal>),
-    /// Something that wants an answer under this id, which is JSON text.
-    Request(&'a str, Cow<'a, str>),
+    /// Something that wants an answer under this id, which is JSON text, with its parameters as JSON text.
+    Request(&'a str, Cow<'a, str>, Option<&'a str>),
     /// Something that is told, with its parameters as JSON text.
     Notice(Cow<'a, str>, Option<&'a str>),
     /// An answer to something that was never asked.
@@ -103,7 +103,7 @@ fn one(text: &str) -> Incoming<'_> {
     };
     let Some(method) = string(method.get()) else { return Incoming::Garbage };
     match id {
-        Some(id) => Incoming::Request(id, method),
+        Some(id) => Incoming::Request(id, method, envelope.params.map(RawValue::get)),
         None => Incoming::Notice(method, envelope.params.map(RawValue::get)),
     }
 }

@@ -53,6 +53,10 @@ pub(super) type Outcome = Result<Box<str>, Failed>;
 pub(super) trait Hear: Send + Sync {
     /// A notification, with its parameters as JSON text. It must not wait.
     fn notice(&self, method: &str, params: Option<&str>);
+
+    /// A question under the server's own id, with its parameters, all as JSON text. It must not wait; `false`: it is not
+    /// taken, and the server is told so.
+    fn question(&self, id: &str, method: &str, params: Option<&str>) -> bool;
 }
 
 /// What has come that should not.
@@ -329,8 +333,8 @@ fn take(
             }
             None => count(&oddities.strangers),
         },
-        Incoming::Request(id, method) => {
-            if answers.len() < BATCH {
+        Incoming::Request(id, method, params) => {
+            if !hear.question(id, &method, params) && answers.len() < BATCH {
                 answers.push(message::answer(id, &method));
             }
         }

@@ -297,14 +297,16 @@ impl InUse {
         let request = Request {
             deadline: Some(context.deadline),
             tell: Some(&context.tell),
+            ask: context.ask.as_ref(),
             headers: &headers,
             ..Request::new("tools/call", &params)
         };
+        let instance = server.instance(call.owner)?;
+        let _under_way = context.ask.as_ref().map(|ask| instance.present.begins(ask));
         let mut live = server.live(call.owner).await?;
         let mut answer = live.link.ask(request, live.greeting.era).await;
         if answer == Err(Failed::Gone) {
             // It was surely not sent. Whoever takes the connection's place may take it.
-            let instance = server.instance(call.owner)?;
             instance.moved(&State::Ready(live)).await;
             live = server.live(call.owner).await?;
             answer = live.link.ask(request, live.greeting.era).await;

@@ -60,6 +60,7 @@ impl Port {
             about: About::default(),
             at,
             priority: any(&[Priority::High, Priority::Medium, Priority::Low]),
+            can: crate::provider::asking::Can::NOTHING,
             until: Deadline::since(at, secs(60)),
         };
         self.events.happened();

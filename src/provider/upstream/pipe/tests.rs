@@ -12,6 +12,10 @@ struct Deaf;
 
 impl Hear for Deaf {
     fn notice(&self, _method: &str, _params: Option<&str>) {}
+
+    fn question(&self, _id: &str, _method: &str, _params: Option<&str>) -> bool {
+        false
+    }
 }
 
 #[derive(Default)]
