@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::endpoint::DEFAULT_URL;
 use crate::client::{Client, ClientError, ConnectError, Endpoint, explain};
-use crate::config::{Secret, secret_files};
+use crate::config::{Secret, env, secret_files};
 
 pub mod call;
 pub mod doctor;
@@ -132,6 +132,26 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
 }
 
+/// What the command line says; ends the process where it says nothing that can be done.
+///
+/// Shims and guards are many and live long: started as they mostly are, they take no page of memory for the flags and
+/// helps of all commands.
+pub fn parse() -> Cli {
+    let words: Vec<_> = std::env::args_os().collect();
+    let known: Vec<_> = words.iter().skip(1).map_while(|word| word.to_str()).collect();
+    let spawn = known == ["shim", "--spawn"];
+    if words.len() == 1 + known.len() {
+        if spawn || known == ["shim"] {
+            let args = shim::ShimArgs::of_environment(spawn);
+            return Cli { command: Some(Command::Shim(args)), serve: ServeArgs::default() };
+        }
+        if known == ["guard"] {
+            return Cli { command: Some(Command::Guard), serve: ServeArgs::default() };
+        }
+    }
+    Cli::parse_from(words)
+}
+
 /// Runs one command to its end.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
@@ -151,6 +171,15 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 impl ConnectArgs {
+    /// As without any flag. What is empty counts as unset.
+    fn of_environment() -> Self {
+        Self {
+            url: env::get("INFLIGHTD_URL").unwrap_or_else(|| DEFAULT_URL.to_owned()),
+            token: env::get("INFLIGHTD_TOKEN").map(Secret::new),
+            token_file: env::get("INFLIGHTD_TOKEN_FILE").map(PathBuf::from),
+        }
+    }
+
     /// The daemon these name; a problem is on stderr already.
     fn endpoint(&self) -> Result<Endpoint, ExitCode> {
         let wrong = |text: String| {

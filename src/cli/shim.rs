@@ -25,6 +25,13 @@ pub struct ShimArgs {
     spawn: bool,
 }
 
+impl ShimArgs {
+    /// As without any flag but that one.
+    pub(super) fn of_environment(spawn: bool) -> Self {
+        Self { connect: ConnectArgs::of_environment(), spawn }
+    }
+}
+
 /// Runs the shim until its client is gone.
 pub fn run(args: ShimArgs) -> ExitCode {
     let endpoint = match args.connect.endpoint() {
@@ -43,6 +50,25 @@ pub fn run(args: ShimArgs) -> ExitCode {
                 StartError::NotLocal(_) => EXIT_USAGE,
                 StartError::Thread(_) | StartError::Random(_) => EXIT_SOFTWARE,
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn started_as_it_mostly_is_it_gets_what_the_command_line_would_say() {
+        for (words, spawn) in [(&["inflightd", "shim"][..], false), (&["inflightd", "shim", "--spawn"], true)]
+        {
+            let Some(Command::Shim(said)) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("no shim")
+            };
+            assert_eq!(format!("{said:?}"), format!("{:?}", ShimArgs::of_environment(spawn)));
         }
     }
 }
