@@ -37,7 +37,9 @@ pub mod flights;
 mod invoke;
 pub mod key;
 pub mod offer;
+mod origin;
 pub mod outcome;
+mod parked;
 pub mod permits;
 pub mod queue;
 pub mod reattach;
@@ -50,6 +52,7 @@ pub mod watch;
 
 pub use caller::{Caller, ClientSession, Principal, SessionEnded};
 pub use outcome::{CallError, Code, Full, Outcome};
+pub use parked::Continues;
 pub use queue::Priority;
 pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
@@ -63,6 +66,7 @@ use flights::{Flights, RunGuard};
 use invoke::InLane;
 use key::{CallKey, Digester};
 use offer::{DeskRules, Offer, Offers};
+use origin::Origin;
 use permits::Leases;
 use queue::{Pool, Share};
 use reattach::{Attached, Attachments};
@@ -113,38 +117,6 @@ pub enum Submitted {
     Answered(Answer),
     /// It is under way.
     Waiting(Waiter),
-}
-
-/// Who hands a call over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// A caller, through a door.
-    Door,
-    /// A composite's work, after so many equal children of it.
-    Composite { ordinal: u32 },
-}
-
-impl Origin {
-    /// The tool of that name, if it is there for this caller. What only composites call goes with them: whoever may call
-    /// one may have it ask.
-    fn find<'a>(self, registry: &'a Registry, principal: &Principal, name: &str) -> Option<&'a Arc<Tool>> {
-        let found = registry.find(name).filter(|tool| principal.allows(&tool.name));
-        match self {
-            Self::Door => found,
-            Self::Composite { .. } => found.or_else(|| registry.inner(name)),
-        }
-    }
-
-    /// How many equal children came before. Children are leaves, so that waiting has no cycle.
-    fn ordinal(self, tool: &Tool, place: Place) -> Result<u32, CallError> {
-        match self {
-            Self::Door => Ok(0),
-            Self::Composite { .. } if matches!(place, Place::Composite(_)) => {
-                Err(CallError::NoLeaf { tool: Arc::clone(&tool.name) })
-            }
-            Self::Composite { ordinal } => Ok(ordinal),
-        }
-    }
 }
 
 /// The path of a call, and all it goes through. Clones are the same path.
@@ -238,10 +210,15 @@ impl Calls {
     ///
     /// Must be called inside a tokio runtime.
     pub fn submit(&self, caller: &Caller, call: Call<'_>) -> Submitted {
-        self.submit_from(caller, call, Origin::Door)
+        self.submit_from(caller, call, Origin::Door(None))
     }
 
-    fn submit_from(&self, caller: &Caller, call: Call<'_>, origin: Origin) -> Submitted {
+    /// The same for a call that may go on with an earlier one.
+    pub fn resubmit(&self, caller: &Caller, call: Call<'_>, continues: Option<Continues<'_>>) -> Submitted {
+        self.submit_from(caller, call, Origin::Door(continues))
+    }
+
+    fn submit_from(&self, caller: &Caller, call: Call<'_>, origin: Origin<'_>) -> Submitted {
         let received = Instant::now();
         let request = RequestId::mint();
         let principal = &*caller.principal;
@@ -277,7 +254,7 @@ impl Calls {
         offer: &Offer,
         tool: &Arc<Tool>,
         call: Call<'_>,
-        origin: Origin,
+        origin: Origin<'_>,
         (request, received): (RequestId, Instant),
     ) -> Result<Submitted, CallError> {
         let arguments = parse(call.arguments)?;
@@ -301,6 +278,12 @@ impl Calls {
             self.path.lifecycle.resumed();
             return Ok(waiter.attached(attached).submitted());
         }
+        let continues = origin.continues();
+        if let Some(continues) = continues
+            && let Some(submitted) = self.continued(continues, tool, &canonical, arrival)?
+        {
+            return Ok(submitted);
+        }
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
@@ -310,7 +293,7 @@ impl Calls {
             text: call.arguments,
             principal,
             session: caller.session.id,
-            is_child: origin != Origin::Door,
+            is_child: origin.is_child(),
         };
         let prepared = match offer.registry.prepare(tool, asked) {
             Ok(Some(prepared)) => prepared,
@@ -322,11 +305,12 @@ impl Calls {
             }
         };
         let ordinal = origin.ordinal(tool, prepared.place)?;
-        if origin == Origin::Door {
+        if !origin.is_child() {
             let taken = caller.principal.take_call(received);
             taken.inspect_err(|_| self.path.lifecycle.rate_limited(&caller.principal.name))?;
         }
-        let policy = options.dedup.unwrap_or(tool.dedup);
+        // One that goes on with another is like no other.
+        let policy = if continues.is_some() { Dedup::Off } else { options.dedup.unwrap_or(tool.dedup) };
         let definition = prepared.definition;
         let key = |session| CallKey { principal, session, tool: tool.id, definition, ordinal, digest };
         let key = match policy {
@@ -374,11 +358,11 @@ impl Calls {
         place: Place,
         (desk, rung, fallbacks): (Arc<Desk>, Duration, Vec<Fallback>),
         caller: &Caller,
-        origin: Origin,
+        origin: Origin<'_>,
     ) -> RunsAt {
         match place {
             Place::Lane(_) => {
-                let is_child = origin != Origin::Door;
+                let is_child = origin.is_child();
                 RunsAt::Lane(InLane { desk, rung, fallbacks, is_child })
             }
             Place::Composite(_) => {

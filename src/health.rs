@@ -127,6 +127,7 @@ impl Health {
         }
         calls.watch().sweep();
         calls.attachments().sweep();
+        calls.sweep_parked();
         calls.registry().catalog().books().conversations.sweep();
         tracing::info!(
             global_in_use = look.global.in_use,
@@ -231,7 +232,7 @@ impl Insight for Calls {
                 "cache_hits": totals.cache_hits,
                 "executions_saved": totals.joined + totals.cache_hits,
             },
-            "questions": {"asked": totals.asked, "answered": totals.answered},
+            "questions": {"asked": totals.asked, "answered": totals.answered, "parked": self.parked()},
             "reattach": {"resumed": totals.resumed, "resumed_again": totals.resumed_again},
             "rate_limited": statistics::rate_limited(&self.watch().lifecycle().rate_limits()),
             "permits": permits(&look),

@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 mod continuation;
 mod question;
+mod request_state;
 mod session_key;
 
 pub use continuation::ContinuationId;
 pub use question::QuestionId;
+pub use request_state::RequestState;
 pub use session_key::SessionKey;
 
 /// The name by which the commands introduce themselves.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::call::{Answer, CallError, Calls, Options, Principal, no_such_tool};
+use crate::call::{Answer, CallError, Calls, Continues, Options, Principal, no_such_tool};
 use crate::clients::Clients;
 use crate::config::Ladder;
 use crate::ids::{QuestionId, SessionKey};
@@ -181,6 +181,24 @@ pub struct CallFrame<'a> {
     pub extra: Option<String>,
     /// What else the caller says.
     pub options: Options,
+    /// The earlier call that it goes on with.
+    pub continues: Option<Continued<'a>>,
+}
+
+/// What a call brings that goes on with an earlier one.
+#[derive(Debug)]
+pub struct Continued<'a> {
+    /// What the earlier one's result named.
+    pub state: Option<Cow<'a, str>>,
+    /// What is said to its questions, as JSON text.
+    pub responses: Option<&'a str>,
+}
+
+impl Continued<'_> {
+    /// The same for the path of a call.
+    pub fn continues(&self) -> Continues<'_> {
+        Continues { state: self.state.as_deref(), responses: self.responses }
+    }
 }
 
 /// What an answer needs to find its request at the client.

@@ -203,6 +203,8 @@ pub struct Reply {
     pub is_error: bool,
     /// Parts of what was asked for are missing, and it says which: no failure, and nothing that answers others later.
     pub is_partial: bool,
+    /// It is no answer yet: it asks whoever called.
+    pub asks: bool,
     /// Who answered, where that is not whom the call was for.
     pub provider: Option<Arc<str>>,
     /// Which model answered.
@@ -257,6 +259,7 @@ impl Reply {
             content,
             is_error,
             is_partial: false,
+            asks: false,
             provider: None,
             model: None,
             usage: None,
@@ -354,6 +357,7 @@ impl Reply {
             content: self.content.clone(),
             is_error: self.is_error,
             is_partial: self.is_partial,
+            asks: self.asks,
             provider: self.provider.clone(),
             model: self.model.clone(),
             usage: self.usage,

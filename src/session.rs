@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use crate::call::{Answer, Call, CallError, Caller, Full, News, Submitted};
 use crate::door::{Closed, Hub};
 use crate::proto::progress::Progress;
-use crate::proto::{CallFrame, Close, Dialect, Request, Ticket, Turn, View};
+use crate::proto::{CallFrame, Close, Continued, Dialect, Request, Ticket, Turn, View};
 
 mod asking;
 mod good_bye;
@@ -352,7 +352,7 @@ where
     }
 
     fn call(&mut self, frame: CallFrame<'_>) {
-        let CallFrame { mut ticket, tool, arguments, extra, options } = frame;
+        let CallFrame { mut ticket, tool, arguments, extra, options, continues } = frame;
         take_back::respell(&mut ticket.id);
         if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
@@ -370,7 +370,8 @@ where
         }
         let id = ticket.id.as_deref();
         let call = Call { id, tool: &tool, arguments, extra: extra.as_deref(), options };
-        match self.hub.calls.submit(&self.caller, call) {
+        let continues = continues.as_ref().map(Continued::continues);
+        match self.hub.calls.resubmit(&self.caller, call, continues) {
             Submitted::Answered(answer) => self.say(&ticket, &answer),
             Submitted::Waiting(waiter) => {
                 if ticket.progress.is_some() {

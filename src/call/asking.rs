@@ -12,7 +12,9 @@ use crate::call::attempts::Attempts;
 use crate::call::budget::Budget;
 use crate::call::flight::Flight;
 use crate::call::outcome::CallError;
+use crate::call::parked::PARKED_FOR;
 use crate::call::permits::Lease;
+use crate::call::queue::Permit;
 use crate::deadline::Deadline;
 use crate::ids::QuestionId;
 use crate::lifecycle::Lifecycle;
@@ -36,8 +38,8 @@ struct Asker {
 }
 
 /// Whether a Run works, or waits for somebody's answer.
-#[derive(Default)]
-struct Rest {
+#[derive(Debug, Default)]
+pub(super) struct Rest {
     state: Mutex<State>,
     /// For the Run.
     moved: Notify,
@@ -45,13 +47,15 @@ struct Rest {
     has_permit: Notify,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// Questions that somebody thinks about.
     asked: usize,
     /// Answers that wait for the permit.
     answered: usize,
     gave_back: bool,
+    /// Questions whose caller was asked by a result, and has not come back.
+    parked: usize,
 }
 
 /// What a Run should do about its permit.
@@ -111,6 +115,23 @@ impl Rest {
     }
 }
 
+/// A question whose caller was asked by a result: as long as there is one, the clock stands still.
+#[derive(Debug)]
+pub(super) struct Parking(Arc<Rest>);
+
+impl Parking {
+    pub(super) fn new(rest: &Arc<Rest>) -> Self {
+        rest.turn(|state| state.parked += 1);
+        Self(Arc::clone(rest))
+    }
+}
+
+impl Drop for Parking {
+    fn drop(&mut self) {
+        self.0.turn(|state| state.parked -= 1);
+    }
+}
+
 /// A Run that may ask. Once it is over, nobody waits for its permit any more.
 struct Running<'a>(&'a Rest);
 
@@ -157,7 +178,7 @@ impl Ask for Asker {
         let lifecycle = Arc::clone(&self.lifecycle);
         async move {
             let id = QuestionId::mint();
-            let answer = flight.ask(id, question).ok_or(Nobody)?;
+            let answer = flight.ask(id, question, &rest).ok_or(Nobody)?;
             lifecycle.asked();
             rest.turn(|state| state.asked += 1);
             let mut under_way = UnderWay { flight, rest: Arc::clone(&rest), id, answered: false };
@@ -188,48 +209,90 @@ impl Attempts<'_> {
         let context = Context { ask: Some(Arc::new(asker)), ..context };
         let _running = Running(&rest);
         let work = job.run(context);
-        let turns = self.turns(&rest, lease, deadline);
+        let turns = self.turns(&rest, lease, Clock { deadline, stands: None });
         tokio::select! {
             biased;
             worked = work => Ok(worked),
-            error = turns => Err(CutShort::Error(error)),
-            () = tokio::time::sleep_until(deadline.instant()) => Err(CutShort::Late),
+            why = turns => Err(why),
         }
     }
 
     /// Gives the global permit back and takes it again, for as long as the work goes on; says why it cannot.
-    async fn turns(&self, rest: &Rest, lease: &mut Lease, deadline: Deadline) -> CallError {
+    async fn turns(&self, rest: &Rest, lease: &mut Lease, mut clock: Clock) -> CutShort {
         loop {
-            match rest.should() {
-                Should::Go => {
-                    let is_out = rest.state.lock().gave_back;
-                    tokio::select! {
-                        () = rest.moved.notified() => {}
-                        // Who waits for a person is answered as who waits for its turn.
-                        () = self.path.closing.cancelled(), if is_out => return CallError::ShuttingDown,
-                    }
+            if clock.turn(rest.state.lock().parked > 0, Instant::now()) {
+                lease.due(clock.rings());
+            }
+            let rings = clock.rings();
+            let should = rest.should();
+            if should == Should::GiveBack {
+                self.flight.stages().mark_asked();
+                if rest.gives_back() {
+                    lease.rest(Instant::now());
                 }
-                Should::GiveBack => {
-                    self.flight.stages().mark_asked();
-                    if rest.gives_back() {
-                        lease.rest(Instant::now());
-                    }
-                }
-                Should::Return => {
-                    let now = Instant::now();
-                    let Self { flight, caller, .. } = *self;
-                    let closing = &self.path.closing;
-                    let budget =
-                        Budget { flight, caller, since: now, until: deadline, closing, returns: true };
-                    match budget.turn(&self.path.global, now).await {
-                        Ok((permit, at)) => {
-                            lease.goes_on(permit, at);
-                            rest.returned();
+                continue;
+            }
+            let moved = async {
+                match should {
+                    Should::Return => self.another(rings).await.map(Some),
+                    Should::Go | Should::GiveBack => {
+                        let is_out = rest.state.lock().gave_back;
+                        tokio::select! {
+                            () = rest.moved.notified() => Ok(None),
+                            // Who waits for a person is answered as who waits for its turn.
+                            () = self.path.closing.cancelled(), if is_out => Err(CallError::ShuttingDown),
                         }
-                        Err(error) => return error,
                     }
                 }
+            };
+            match rings.limit(moved).await {
+                Ok(Ok(Some(permit))) => {
+                    lease.goes_on(permit, Instant::now());
+                    rest.returned();
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return CutShort::Error(error),
+                Err(_) if clock.stands.is_none() => return CutShort::Late,
+                // Whoever was asked by a result has not come back: the next one is asked, if there is one.
+                Err(_) if self.flight.ask_instead_of_parked() => {}
+                Err(_) => return CutShort::Error(CallError::Cancelled),
             }
         }
+    }
+
+    /// Another global permit, before those who never had one.
+    async fn another(&self, until: Deadline) -> Result<Permit, CallError> {
+        let (now, closing) = (Instant::now(), &self.path.closing);
+        let Self { flight, caller, .. } = *self;
+        let budget = Budget { flight, caller, since: now, until, closing, returns: true };
+        budget.turn(&self.path.global, now).await.map(|(permit, _)| permit)
+    }
+}
+
+/// The clock of a Run that may be parked.
+struct Clock {
+    deadline: Deadline,
+    /// Since when it stands still.
+    stands: Option<Instant>,
+}
+
+impl Clock {
+    /// It stands still, or goes; says whether that is new.
+    fn turn(&mut self, stands: bool, now: Instant) -> bool {
+        match self.stands {
+            None if stands => self.stands = Some(now),
+            Some(since) if !stands => {
+                self.deadline =
+                    Deadline::since(self.deadline.instant(), now.saturating_duration_since(since));
+                self.stands = None;
+            }
+            Some(_) | None => return false,
+        }
+        true
+    }
+
+    /// When the wait must be over.
+    fn rings(&self) -> Deadline {
+        self.stands.map_or(self.deadline, |since| Deadline::since(since, PARKED_FOR))
     }
 }

@@ -121,10 +121,10 @@ impl OutcomeCache {
     }
 }
 
-/// A reply is kept. So is the outcome of a write that nobody knows: its twin must not run.
+/// A reply is kept, unless it is a question. So is the outcome of a write that nobody knows: its twin must not run.
 fn is_kept(outcome: &Outcome) -> bool {
     match outcome {
-        Ok(reply) => !reply.is_error && !reply.is_partial,
+        Ok(reply) => !reply.is_error && !reply.is_partial && !reply.asks,
         Err(error) => matches!(**error, CallError::OutcomeUnknown { .. }),
     }
 }

@@ -236,7 +236,8 @@ impl Flight {
     /// It cannot be boarded any more, or is full.
     pub fn board(&self, class: Priority, until: Deadline, can: Can) -> Result<SeatNo, NoSeat> {
         let mut state = self.state.lock();
-        if state.life != Life::Flying {
+        // A parked Run is for who comes back to it, unless others wait for it too.
+        if state.life != Life::Flying || (state.waiting == 0 && state.is_parked()) {
             return Err(NoSeat::Over);
         }
         if state.waiting >= self.rules.max_waiters {
@@ -320,7 +321,7 @@ impl Flight {
 
     /// The table of "the last waiter leaves". Returns the Run's waker where the Run must look.
     fn last_left(&self, state: &mut State, why: Leaving) -> Option<Waker> {
-        if state.waiting > 0 || state.promised || state.life != Life::Flying {
+        if state.waiting > 0 || state.promised || state.is_parked() || state.life != Life::Flying {
             return None;
         }
         state.stop = match (why, self.tool.effect) {

@@ -87,7 +87,7 @@ impl Lease {
     /// Gives the global permit back, to have another one before the work goes on.
     pub fn rest(&mut self, now: Instant) {
         self.rests_since.get_or_insert(now);
-        self.note(true);
+        self.note(|holder| holder.rests = true);
         // After the note: more leases than permits would be wrong, fewer are on their way.
         self.global = None;
     }
@@ -97,12 +97,17 @@ impl Lease {
         self.global = Some(global);
         let since = self.rests_since.take();
         self.rested += since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        self.note(false);
+        self.note(|holder| holder.rests = false);
     }
 
-    fn note(&self, rests: bool) {
+    /// Its work must have ended then.
+    pub fn due(&self, deadline: Deadline) {
+        self.note(|holder| holder.deadline = deadline);
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Holder)) {
         if let Some(holder) = self.leases.holders.lock().get_mut(self.entry) {
-            holder.rests = rests;
+            change(holder);
         }
     }
 }

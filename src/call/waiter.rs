@@ -2,7 +2,7 @@
 //! because its connection went. Whichever way, it ends exactly once.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::call::Submitted;
 use crate::call::flight::{Flight, Leaving, SeatNo, Sight};
 use crate::call::outcome::{self, CallError, Outcome};
+use crate::call::parked;
 use crate::call::queue::Priority;
 use crate::call::reattach::Attached;
 use crate::call::shown::Active;
@@ -19,8 +20,8 @@ use crate::deadline::Deadline;
 use crate::ids::{ContinuationId, ExecutionId, PrincipalId, QuestionId, RequestId};
 use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
-use crate::provider::Step;
 use crate::provider::asking::{Can, Question, Said};
+use crate::provider::{Reply, Step};
 use crate::tool::{Effect, Tool};
 
 /// What a caller is told at the end.
@@ -132,6 +133,8 @@ pub struct Waiter {
     /// A larger reply is kept to be collected.
     keep_above: Option<usize>,
     seen: Option<Told>,
+    /// What it can be asked for.
+    can: Can,
     seated: bool,
     /// Where it is listed among the calls under way.
     place: Option<usize>,
@@ -206,6 +209,7 @@ impl Waiter {
             then,
             keep_above: arrival.bounds.reply_bytes,
             seen: arrival.wants_text.then(Told::default),
+            can: arrival.can,
             seated: true,
             place: None,
             done: false,
@@ -263,18 +267,53 @@ impl Waiter {
     ///
     /// Cancel safe: nothing is lost between two polls.
     pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
-        match self.flight.look(self.seat, self.seen.as_mut(), cx) {
-            Poll::Ready(Sight::New(New::Text(text))) => return Poll::Ready(News::Text(text)),
-            Poll::Ready(Sight::New(New::Step(step))) => return Poll::Ready(News::Step(step)),
-            Poll::Ready(Sight::Asked(id, question)) => return Poll::Ready(News::Question(id, question)),
-            Poll::Ready(Sight::Withdrawn(id)) => return Poll::Ready(News::Withdrawn(id)),
-            Poll::Ready(Sight::Landed(outcome)) => return Poll::Ready(News::Answer(self.landed(outcome))),
-            Poll::Ready(Sight::Cancelled) => {
-                return Poll::Ready(News::Answer(self.end(Err(Arc::new(CallError::Cancelled)))));
-            }
-            Poll::Pending => {}
+        loop {
+            return match ready!(self.flight.look(self.seat, self.seen.as_mut(), cx)) {
+                Sight::New(New::Text(text)) => Poll::Ready(News::Text(text)),
+                Sight::New(New::Step(step)) => Poll::Ready(News::Step(step)),
+                Sight::Asked(id, question) if self.can.covers(Can::BY_RESULTS) => {
+                    match self.park(id, question) {
+                        Some(answer) => Poll::Ready(News::Answer(answer)),
+                        // Somebody else is asked, or it is over.
+                        None => continue,
+                    }
+                }
+                Sight::Asked(id, question) => Poll::Ready(News::Question(id, question)),
+                Sight::Withdrawn(id) => Poll::Ready(News::Withdrawn(id)),
+                Sight::Landed(outcome) => Poll::Ready(News::Answer(self.landed(outcome))),
+                Sight::Cancelled => Poll::Ready(News::Answer(self.end(Err(Arc::new(CallError::Cancelled))))),
+            };
         }
-        Poll::Pending
+    }
+
+    /// It is asked by a result: with that its call ends, and another one goes on with the same Run.
+    fn park(&mut self, id: QuestionId, question: Arc<Question>) -> Option<Answer> {
+        let mut asked = vec![(id, question)];
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.flight.look(self.seat, None, &mut cx) {
+                Poll::Ready(Sight::Asked(id, question)) => asked.push((id, question)),
+                Poll::Ready(Sight::Withdrawn(id)) => asked.retain(|(asked, _)| *asked != id),
+                Poll::Ready(Sight::New(_)) | Poll::Pending => break,
+                Poll::Ready(Sight::Landed(_) | Sight::Cancelled) => return None,
+            }
+        }
+        if asked.is_empty() {
+            return None;
+        }
+        let ids = asked.iter().map(|(id, _)| *id).collect();
+        let parked = self.watch.parked();
+        let Some(state) = parked.park(self.principal, &self.flight, self.seat, ids) else {
+            self.flight.ask_behind(self.seat);
+            return None;
+        };
+        if !self.flight.park(self.seat) {
+            parked.forget(state);
+            return None;
+        }
+        self.seated = false;
+        self.leave_behind();
+        Some(self.end(Ok(Arc::new(Reply::asking(parked::members(&asked, state))))))
     }
 
     /// It was asked this, and says so. Whether anybody still wants to know.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::call::flight::Flight;
 use crate::call::outcome::Outcome;
+use crate::call::parked::Parked;
 use crate::call::shown::{self, Active};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::spend::Ledger;
@@ -50,12 +51,19 @@ pub struct Watch {
     /// Looked through only where somebody asks; each waiter knows its place.
     active: Mutex<Slab<Active>>,
     kept: Mutex<VecDeque<Kept>>,
+    parked: Parked,
 }
 
 impl Watch {
     /// Nothing to see yet.
     pub fn new(lifecycle: Arc<Lifecycle>, ledger: Arc<Ledger>) -> Self {
-        Self { lifecycle, ledger, active: Mutex::default(), kept: Mutex::default() }
+        Self {
+            lifecycle,
+            ledger,
+            active: Mutex::default(),
+            kept: Mutex::default(),
+            parked: Parked::default(),
+        }
     }
 
     /// A caller that opened no Execution got this: what it cost was paid once.
@@ -75,6 +83,11 @@ impl Watch {
     /// Records and counts.
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
+    }
+
+    /// Runs whose callers were asked by a result.
+    pub(super) fn parked(&self) -> &Parked {
+        &self.parked
     }
 
     /// A call is under way; says its place.

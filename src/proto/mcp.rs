@@ -10,7 +10,7 @@ use crate::ids::QuestionId;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::proto::progress::{Numbers, Progress, push_number};
 use crate::proto::{
-    CallFrame, ClientInfo, Dialect, Object, Request, Ticket, View, push_ms, push_retry, push_usage,
+    CallFrame, ClientInfo, Continued, Dialect, Object, Request, Ticket, View, push_ms, push_retry, push_usage,
 };
 use crate::provider::asking::{Can, Question};
 use crate::provider::push_json_string;
@@ -111,7 +111,7 @@ impl Dialect for Mcp {
         let Some(id) = ticket.id.as_deref() else { return false };
         match &answer.outcome {
             Ok(reply) => {
-                push_open(out, id, ticket.stateless, reply.bytes());
+                push_open(out, id, ticket.stateless, reply.asks, reply.bytes());
                 out.push_str(reply.members());
                 if reply.is_error {
                     out.push_str(",\"isError\":true");
@@ -186,7 +186,7 @@ impl Mcp {
         let invalid = |text: &str| Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, text, None));
         let asked = Asked { id, stateless: params.meta.version.is_some() };
         if let Some(version) = &params.meta.version {
-            if !params.meta.has_capabilities {
+            if params.meta.capabilities.is_none() {
                 return invalid("params._meta lacks io.modelcontextprotocol/clientCapabilities");
             }
             if version.0 != STATELESS {
@@ -200,7 +200,8 @@ impl Mcp {
             ("tools/call", _) => {
                 let patience = self.patience(&params.meta, view);
                 // A client of the newer era is asked by results only.
-                let can = if asked.stateless { Can::NOTHING } else { self.can };
+                let can =
+                    if asked.stateless { asking::by_results(params.meta.capabilities) } else { self.can };
                 asked.call(params, patience, can, view)
             }
             ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
@@ -279,7 +280,12 @@ impl<'a> Asked<'a> {
         let bounds =
             Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
         let options = Options { priority, timeout, dedup, wants_text, resume, bounds, can };
-        Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options })
+        let (state, responses) = (params.request_state, params.input_responses);
+        let continues = (state.is_some() || responses.is_some()).then(|| Continued {
+            state: state.map(|state| state.0),
+            responses: responses.map(serde_json::value::RawValue::get),
+        });
+        Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options, continues })
     }
 
     /// One page of tools. A cursor is a place among the tools that are there for a principal, good until they change.
@@ -373,14 +379,18 @@ fn unsupported(id: &str, requested: &str) -> String {
 /// The start of a result, up to where its own members go.
 fn open(id: &str, stateless: bool, bytes: usize) -> String {
     let mut out = String::new();
-    push_open(&mut out, id, stateless, bytes);
+    push_open(&mut out, id, stateless, false, bytes);
     out
 }
 
-fn push_open(out: &mut String, id: &str, stateless: bool, bytes: usize) {
+fn push_open(out: &mut String, id: &str, stateless: bool, asks: bool, bytes: usize) {
     jsonrpc::push_result(out, id, bytes + 320);
     if stateless {
-        out.push_str("\"resultType\":\"complete\",");
+        out.push_str(if asks {
+            "\"resultType\":\"input_required\","
+        } else {
+            "\"resultType\":\"complete\","
+        });
     }
 }
 

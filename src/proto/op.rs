@@ -225,7 +225,7 @@ impl Op {
                 (ticket, Options { bounds: simple::bounds(within(false)), ..options })
             }
         };
-        Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options })
+        Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options, continues: None })
     }
 }
 

@@ -7,6 +7,8 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::provider::Reply;
+
 /// The longest question, and the longest answer: both are kept in memory while somebody thinks.
 pub const QUESTION_BYTES: usize = 1024 * 1024;
 
@@ -27,6 +29,8 @@ impl Can {
     pub const SAMPLING_TOOLS: Self = Self(8);
     /// To name its roots.
     pub const ROOTS: Self = Self(16);
+    /// It is asked by the result of its call, and calls again with the answer.
+    pub const BY_RESULTS: Self = Self(32);
 
     /// Both.
     #[must_use]
@@ -175,6 +179,13 @@ pub fn one_line(json: &str) -> Box<str> {
         return json.into();
     }
     json.chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }).collect::<String>().into()
+}
+
+impl Reply {
+    /// A result that asks whoever called: members of the object, without braces.
+    pub fn asking(members: String) -> Self {
+        Self { asks: true, ..Self::spliced(members, 0..0, false) }
+    }
 }
 
 /// What was said to a question, as JSON text on one line.

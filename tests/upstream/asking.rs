@@ -290,3 +290,5 @@ async fn who_waits_for_a_person_when_the_daemon_goes_down_is_answered_at_once() 
     assert_eq!(code(&client.answer(read).await), "SHUTTING_DOWN");
     assert!(!within("the end", ended).await.unwrap().timeout_reached);
 }
+
+mod newer;

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use crate::rig::{Daemon, Setup, fake, fake_with, starts};
 
-const TOKENS: [&str; 2] = ["alpha-token-0123456789", "bravo-token-0123456789"];
+pub const TOKENS: [&str; 2] = ["alpha-token-0123456789", "bravo-token-0123456789"];
 
-fn two_principals() -> Setup {
+pub fn two_principals() -> Setup {
     let hash = |token| format!("blake3:{}", blake3::hash(str::as_bytes(token)).to_hex());
     let toml = format!(
         "[principals.a]\ntoken_hash = \"{}\"\n[principals.b]\ntoken_hash = \"{}\"\n",

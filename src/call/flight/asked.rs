@@ -5,7 +5,10 @@ use std::task::Waker;
 
 use tokio::sync::oneshot;
 
-use crate::call::flight::{Flight, Life, Seat, SeatNo, Sight, State};
+use crate::call::asking::{Parking, Rest};
+use crate::call::flight::{Flight, Life, NoSeat, Seat, SeatNo, Sight, State, Stop, wake};
+use crate::call::queue::Priority;
+use crate::deadline::Deadline;
 use crate::ids::QuestionId;
 use crate::provider::asking::{Can, Question, Said};
 
@@ -21,8 +24,17 @@ pub(super) struct Open {
     at: SeatNo,
     /// Whether that one has seen it.
     told: bool,
+    /// Who was asked has left to come back with the answer, and can be asked for this.
+    parked: Option<(Parking, Can)>,
+    rest: Arc<Rest>,
     /// Where the answer goes; `None`: nobody wants it any more, which who is asked is still to be told.
     wanted: Option<oneshot::Sender<Said>>,
+}
+
+impl Open {
+    fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| !wanted.is_closed())
+    }
 }
 
 impl Flight {
@@ -31,18 +43,25 @@ impl Flight {
         &self,
         id: QuestionId,
         question: Arc<Question>,
+        rest: &Arc<Rest>,
     ) -> Option<oneshot::Receiver<Said>> {
         let mut state = self.state.lock();
         if state.life != Life::Flying || state.questions.len() >= QUESTIONS {
             return None;
         }
-        let (at, waker) = state.candidate(question.needs, None)?;
+        let needs = question.needs;
+        let (at, waker, parked) = if let Some((at, waker)) = state.candidate(needs, None) {
+            (at, waker, None)
+        } else {
+            // One who comes back is asked then.
+            let (at, can) = state.parked(needs)?;
+            (at, None, Some((Parking::new(rest), can)))
+        };
         let (send, answer) = oneshot::channel();
-        state.questions.push(Open { id, question, at, told: false, wanted: Some(send) });
+        let rest = Arc::clone(rest);
+        state.questions.push(Open { id, question, at, told: false, parked, rest, wanted: Some(send) });
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake([waker, None]);
         Some(answer)
     }
 
@@ -50,22 +69,18 @@ impl Flight {
     pub(in crate::call) fn withdraw(&self, id: QuestionId) {
         let mut state = self.state.lock();
         let Some(place) = state.questions.iter().position(|open| open.id == id) else { return };
-        let (at, told) = state.questions.get(place).map_or((SeatNo(0), false), |open| (open.at, open.told));
-        if !told {
+        let Some(open) = state.questions.get_mut(place) else { return };
+        open.wanted = None;
+        let at = open.at;
+        if !open.told || open.parked.is_some() {
             state.questions.remove(place);
-            return;
-        }
-        if let Some(open) = state.questions.get_mut(place) {
-            open.wanted = None;
         }
         let waker = match state.seat(at) {
             Some(Seat::Waiting { waker, .. }) => waker.clone(),
             Some(Seat::Cancelled) | None => None,
         };
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake([waker, None]);
     }
 
     /// Who sits there was asked this, and says so. Whether anybody still wants to know.
@@ -77,9 +92,81 @@ impl Flight {
         drop(state);
         open.wanted.is_some_and(|wanted| wanted.send(said).is_ok())
     }
+
+    /// Who sits there has not answered this: it is asked again.
+    pub(in crate::call) fn ask_again(&self, seat: SeatNo, id: QuestionId) {
+        let mut state = self.state.lock();
+        if let Some(open) = state.questions.iter_mut().find(|open| open.id == id && open.at == seat) {
+            open.told = false;
+        }
+    }
+
+    /// Who sits there cannot be asked now: the next one is.
+    pub(in crate::call) fn ask_behind(&self, seat: SeatNo) {
+        let wakers = self.state.lock().ask_others(seat);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Who sits there leaves, to come back with answers: its questions stay its own. `false`: the flight is over.
+    pub(in crate::call) fn park(&self, seat: SeatNo) -> bool {
+        let mut state = self.state.lock();
+        if state.life != Life::Flying {
+            return false;
+        }
+        let Some(Seat::Waiting { class, can, .. }) = state.stand_up(seat) else { return false };
+        state.wait_no_more(class);
+        for open in state.questions.iter_mut().filter(|open| open.at == seat) {
+            open.parked = Some((Parking::new(&open.rest), can));
+        }
+        true
+    }
+
+    /// Takes a seat for one that parked there: even in a flight that has landed, unless it was stopped.
+    ///
+    /// # Errors
+    /// It was stopped, or is full.
+    pub(in crate::call) fn board_parked(
+        &self,
+        before: SeatNo,
+        class: Priority,
+        until: Deadline,
+        can: Can,
+    ) -> Result<SeatNo, NoSeat> {
+        let seat = self.board_again(class, until, can)?;
+        let mut state = self.state.lock();
+        for open in state.questions.iter_mut().filter(|open| open.at == before) {
+            (open.at, open.parked) = (seat, None);
+        }
+        Ok(seat)
+    }
+
+    /// Nobody has come back: others are asked instead. Whether anybody waits who could be.
+    pub(in crate::call) fn ask_instead_of_parked(&self) -> bool {
+        let mut state = self.state.lock();
+        let mut wakers = Vec::new();
+        while let Some(open) = state.questions.iter_mut().find(|open| open.parked.is_some()) {
+            let at = open.at;
+            for open in state.questions.iter_mut().filter(|open| open.at == at) {
+                open.parked = None;
+            }
+            wakers.extend(state.ask_others(at));
+        }
+        if state.waiting == 0 && state.stop == Stop::No && !state.promised {
+            state.life = Life::Stopping;
+        }
+        let goes_on = state.life == Life::Flying;
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        goes_on
+    }
 }
 
 impl State {
+    /// Whether somebody has left to come back with answers.
+    pub(super) fn is_parked(&self) -> bool {
+        self.questions.iter().any(|open| open.parked.is_some())
+    }
+
     /// What the one who sits there is still to be told of questions.
     pub(super) fn question_for(&mut self, seat: SeatNo) -> Option<Sight> {
         let place = self
@@ -104,17 +191,16 @@ impl State {
                 place += 1;
                 continue;
             }
-            let needs = open.question.needs;
-            match self.candidate(needs, Some(seat)) {
-                Some((at, waker)) if open_is_wanted(&self.questions, place) => {
-                    if let Some(open) = self.questions.get_mut(place) {
-                        (open.at, open.told) = (at, false);
-                    }
-                    wakers.extend(waker);
-                    place += 1;
-                }
-                Some(_) | None => drop(self.questions.remove(place)),
+            let next = if open.is_wanted() { self.candidate(open.question.needs, Some(seat)) } else { None };
+            let Some((at, waker)) = next else {
+                self.questions.remove(place);
+                continue;
+            };
+            if let Some(open) = self.questions.get_mut(place) {
+                (open.at, open.told) = (at, false);
             }
+            wakers.extend(waker);
+            place += 1;
         }
         wakers
     }
@@ -128,8 +214,12 @@ impl State {
             Seat::Waiting { .. } | Seat::Cancelled => None,
         })
     }
-}
 
-fn open_is_wanted(questions: &[Open], place: usize) -> bool {
-    questions.get(place).is_some_and(|open| open.wanted.as_ref().is_some_and(|wanted| !wanted.is_closed()))
+    /// One who has left to come back, and can answer.
+    fn parked(&self, needs: Can) -> Option<(SeatNo, Can)> {
+        self.questions.iter().find_map(|open| {
+            let (_, can) = open.parked.as_ref()?;
+            can.covers(needs).then_some((open.at, *can))
+        })
+    }
 }

@@ -275,3 +275,5 @@ async fn whatever_people_do_no_bound_is_passed_and_nothing_is_left_behind() {
     pass(secs(400)).await;
     rig.assert_at_rest();
 }
+
+mod parked;

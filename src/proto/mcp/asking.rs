@@ -5,7 +5,13 @@ use serde_json::value::RawValue;
 
 use crate::ids::QuestionId;
 use crate::proto::{Request, Str, read_object};
-use crate::provider::asking::{QUESTION_BYTES, Question, Said, one_line};
+use crate::provider::asking::{Can, QUESTION_BYTES, Question, Said, one_line};
+
+/// What a client of the newer era can be asked for, by results.
+pub(super) fn by_results(capabilities: Option<&str>) -> Can {
+    let can = capabilities.filter(|text| *text != "{}").map_or(Can::NOTHING, Can::declared);
+    if can == Can::NOTHING { can } else { can.and(Can::BY_RESULTS) }
+}
 
 /// The request that asks it.
 pub(super) fn question(id: QuestionId, question: &Question) -> String {

@@ -20,6 +20,10 @@ pub(super) struct Params<'a> {
     pub(super) arguments: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) cursor: Option<Str<'a>>,
+    #[serde(borrow, default, rename = "inputResponses")]
+    pub(super) input_responses: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestState")]
+    pub(super) request_state: Option<Str<'a>>,
     #[serde(borrow, default, rename = "protocolVersion")]
     pub(super) protocol_version: Option<Str<'a>>,
     #[serde(borrow, default)]
@@ -35,8 +39,8 @@ pub(super) struct Params<'a> {
 pub(super) struct Meta<'a> {
     /// The protocol version of a stateless request.
     pub(super) version: Option<Str<'a>>,
-    /// Whether it says what the client can do.
-    pub(super) has_capabilities: bool,
+    /// What the client can do, as JSON text.
+    pub(super) capabilities: Option<&'a str>,
     /// Who calls, as JSON text.
     pub(super) client_info: Option<&'a str>,
     /// The progress token, as JSON text.
@@ -113,8 +117,8 @@ impl<'de> Meta<'de> {
             }
             "io.modelcontextprotocol/protocolVersion" => self.version = Some(map.next_value()?),
             "io.modelcontextprotocol/clientCapabilities" => {
-                self.has_capabilities = true;
-                map.next_value::<&'de RawValue>()?;
+                let capabilities: &'de RawValue = map.next_value()?;
+                self.capabilities = Some(capabilities.get());
             }
             // They say who calls and how it is traced, not what is asked.
             "io.modelcontextprotocol/clientInfo" => {
