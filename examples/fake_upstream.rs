@@ -42,6 +42,10 @@ struct Params<'a> {
     request_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "inputResponses")]
+    responses: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestState")]
+    state: Option<&'a RawValue>,
 }
 
 /// What it plays.
@@ -299,6 +303,7 @@ impl Server {
                 self.text(id, "changed");
             }
             // Asks what the arguments say, under ids that every process of it counts alike, and answers with what it hears.
+            "inquire" | "look" if self.flags.has("--stateless") => self.require(id, raw, params),
             "inquire" | "look" => self.inquire(id, raw),
             "withdraw" => {
                 for (own, call) in std::mem::take(&mut self.asked) {
@@ -337,6 +342,27 @@ impl Server {
             inquiry.method
         ));
         self.asked.insert(own, id.to_owned());
+    }
+
+    /// The same by results: as often as `times` says; the last answer says all that came.
+    fn require(&mut self, id: &str, raw: &str, params: &Params<'_>) {
+        let arguments: Value = serde_json::from_str(raw).unwrap();
+        let times = arguments["times"].as_u64().unwrap_or(1);
+        let state: Option<String> = params.state.map(|state| serde_json::from_str(state.get()).unwrap());
+        let round = state.as_ref().map_or(0, |state| state.rsplit_once(' ').unwrap().1.parse().unwrap());
+        if round < times {
+            let asked = json!({"method": arguments["method"], "params": arguments["params"]});
+            let line = format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"input_required\",\"x\":1.50,\"inputRequests\":\
+                 {{\"the question\":{asked}}},\"requestState\":\"état {}\"}}}}",
+                round + 1
+            );
+            return self.say(&line);
+        }
+        let get = |raw: Option<&RawValue>| raw.map_or("null", RawValue::get).to_owned();
+        let (responses, meta) = (get(params.responses), get(params.meta));
+        let said = format!("{{\"responses\":{responses},\"state\":{},\"meta\":{meta}}}", json!(state));
+        self.text(id, &said);
     }
 
     fn text(&mut self, id: &str, text: &str) {

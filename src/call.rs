@@ -294,6 +294,7 @@ impl Calls {
             principal,
             session: caller.session.id,
             is_child: origin.is_child(),
+            continued: continues.map(Continues::owned),
         };
         let prepared = match offer.registry.prepare(tool, asked) {
             Ok(Some(prepared)) => prepared,

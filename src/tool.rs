@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ids::{ClientSessionId, PrincipalId, ToolId};
+use crate::provider::upstream::Continued;
 use crate::provider::{Job, Reply};
 use crate::tool::registry::Prepared;
 
@@ -119,6 +120,8 @@ pub struct Asked<'a> {
     pub session: ClientSessionId,
     /// Whether a composite asks.
     pub is_child: bool,
+    /// The state of its server, and what was said to it, where it goes on with an earlier call.
+    pub continued: Option<Continued>,
 }
 
 /// Work of a tool that is not the registry's own.

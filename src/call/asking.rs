@@ -18,7 +18,7 @@ use crate::call::queue::Permit;
 use crate::deadline::Deadline;
 use crate::ids::QuestionId;
 use crate::lifecycle::Lifecycle;
-use crate::provider::asking::{Ask, Nobody, Question, Said};
+use crate::provider::asking::{Ask, Can, Nobody, Question, Said};
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::sync::Mutex;
 
@@ -173,6 +173,14 @@ impl Drop for UnderWay {
 }
 
 impl Ask for Asker {
+    fn can(&self) -> Can {
+        self.flight.can()
+    }
+
+    fn all_by_results(&self, needs: Can) -> bool {
+        self.flight.all_can(needs.and(Can::BY_RESULTS))
+    }
+
     fn ask(&self, question: Arc<Question>) -> BoxFuture<'static, Result<Said, Nobody>> {
         let (flight, rest) = (Arc::clone(&self.flight), Arc::clone(&self.rest));
         let lifecycle = Arc::clone(&self.lifecycle);

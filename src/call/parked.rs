@@ -18,6 +18,7 @@ use crate::call::{Calls, Submitted};
 use crate::ids::{PrincipalId, QuestionId, RequestState};
 use crate::lifecycle::Role;
 use crate::provider::asking::{QUESTION_BYTES, Question, Said, one_line};
+use crate::provider::upstream::Continued;
 use crate::sync::Mutex;
 use crate::tool::{Misfit, Tool};
 
@@ -33,6 +34,13 @@ pub struct Continues<'a> {
     pub state: Option<&'a str>,
     /// What is said to each question, by its name, as one JSON object.
     pub responses: Option<&'a str>,
+}
+
+impl Continues<'_> {
+    /// The same for whose state it is.
+    pub(super) fn owned(self) -> Continued {
+        Continued { state: self.state.map(Into::into), responses: self.responses.map(Into::into) }
+    }
 }
 
 /// Parked Runs, by their handles.

@@ -21,7 +21,7 @@ use crate::ids::{ContinuationId, ExecutionId, PrincipalId, QuestionId, RequestId
 use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::provider::asking::{Can, Question, Said};
-use crate::provider::{Reply, Step};
+use crate::provider::{Fault, Reply, Step};
 use crate::tool::{Effect, Tool};
 
 /// What a caller is told at the end.
@@ -383,7 +383,18 @@ impl Waiter {
     /// Its flight has landed, and knows of its seat no more.
     fn landed(&mut self, outcome: Outcome) -> Answer {
         self.seated = false;
+        let outcome = match outcome {
+            Ok(reply) if reply.asks && !self.can.covers(Can::BY_RESULTS) => Err(self.cannot_be_asked()),
+            outcome => outcome,
+        };
         self.end(outcome)
+    }
+
+    /// It came when its server had decided to ask by the result.
+    fn cannot_be_asked(&self) -> Arc<CallError> {
+        let reason = "it asks something, and your client did not say that it can be asked";
+        let provider = Arc::clone(self.flight.provider());
+        Arc::new(CallError::Provider(Fault::Broken { provider, reason }))
     }
 
     fn end(&mut self, outcome: Outcome) -> Answer {

@@ -1,6 +1,7 @@
 //! What a server asks of whoever called it, while it works for the call: to fill in a form, to have a model say
 //! something, to name its roots. Questions and answers pass as they were written.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -41,6 +42,39 @@ impl Can {
     /// Whether all of this is there.
     pub fn covers(self, needed: Self) -> bool {
         self.0 & needed.0 == needed.0
+    }
+
+    /// All of this but that.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The same as a client's capabilities, as JSON text.
+    pub fn capabilities(self) -> Cow<'static, str> {
+        if self.without(Self::BY_RESULTS) == Self::NOTHING {
+            return Cow::Borrowed("{}");
+        }
+        let has = |what| self.covers(what);
+        let both = |parts: [(bool, &str); 2]| {
+            let there = parts.into_iter().filter(|(is_there, _)| *is_there);
+            there.map(|(_, name)| format!("\"{name}\":{{}}")).collect::<Vec<_>>().join(",")
+        };
+        let mut all = Vec::new();
+        if has(Self::FORMS) || has(Self::URLS) {
+            let parts = both([(has(Self::FORMS), "form"), (has(Self::URLS), "url")]);
+            all.push(format!("\"elicitation\":{{{parts}}}"));
+        }
+        if has(Self::ROOTS) {
+            all.push("\"roots\":{}".to_owned());
+        }
+        if has(Self::SAMPLING) {
+            all.push(format!(
+                "\"sampling\":{{{}}}",
+                both([(has(Self::SAMPLING_TOOLS), "tools"), (false, "")])
+            ));
+        }
+        Cow::Owned(format!("{{{}}}", all.join(",")))
     }
 
     /// What a client's capabilities declare, read from their JSON text. What has no form declares nothing.
@@ -215,6 +249,12 @@ pub struct Nobody;
 /// Asks those who wait for a piece of work, one after the other: the earliest who can answer, and the next where that
 /// one leaves.
 pub trait Ask: Send + Sync {
+    /// What those who wait now can be asked for, each for some of it.
+    fn can(&self) -> Can;
+
+    /// Whether all who wait now can be asked for this, each by the result of its own call.
+    fn all_by_results(&self, needs: Can) -> bool;
+
     /// Asks. Dropping what is returned withdraws the question.
     fn ask(&self, question: Arc<Question>) -> BoxFuture<'static, Result<Said, Nobody>>;
 }
@@ -240,6 +280,15 @@ mod tests {
         ] {
             assert_eq!(Can::declared(capabilities), can, "{capabilities}");
         }
+    }
+
+    #[test]
+    fn what_is_declared_reads_back() {
+        let all = Can::FORMS.and(Can::URLS).and(Can::SAMPLING).and(Can::SAMPLING_TOOLS).and(Can::ROOTS);
+        for can in [all, Can::FORMS, Can::URLS, Can::SAMPLING, Can::ROOTS.and(Can::SAMPLING), Can::NOTHING] {
+            assert_eq!(Can::declared(&can.capabilities()), can, "{}", can.capabilities());
+        }
+        assert_eq!(Can::BY_RESULTS.capabilities(), "{}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod message;
 mod mirror;
 mod pipe;
 mod questions;
+mod required;
 mod server;
 mod text;
 
@@ -31,6 +32,7 @@ use http::Address;
 use instance::{Reach, Terms};
 pub use listing::{Listed, Listing};
 pub use mirror::Mirrored;
+pub use required::Continued;
 pub use server::{InUse, Owner, Server, ToolCall};
 
 /// What a message may be longer than the result in it.

@@ -103,6 +103,8 @@ impl CustomWork for UpstreamTool {
             tool: Arc::clone(&self.tool),
             arguments: asked.text.into(),
             mirrored: Arc::clone(&self.mirrored),
+            principal: asked.principal,
+            continued: asked.continued,
         };
         let job = Box::new(Call { server: self.server.claim(), call });
         Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
@@ -121,6 +123,6 @@ impl Job for Call {
     }
 
     fn asks(&self) -> bool {
-        self.server.server().config().may_ask()
+        self.server.server().may_ask()
     }
 }

@@ -65,6 +65,17 @@ impl Flight {
         Some(answer)
     }
 
+    /// What those who wait can be asked for, each for some of it.
+    pub(in crate::call) fn can(&self) -> Can {
+        self.state.lock().able().fold(Can::NOTHING, Can::and)
+    }
+
+    /// Whether somebody waits, and all who do can be asked for this.
+    pub(in crate::call) fn all_can(&self, needs: Can) -> bool {
+        let state = self.state.lock();
+        state.waiting > 0 && state.able().all(|can| can.covers(needs))
+    }
+
     /// Nobody wants to know any more.
     pub(in crate::call) fn withdraw(&self, id: QuestionId) {
         let mut state = self.state.lock();
@@ -203,6 +214,14 @@ impl State {
             place += 1;
         }
         wakers
+    }
+
+    /// What each who waits can be asked for.
+    fn able(&self) -> impl Iterator<Item = Can> + '_ {
+        self.seats.iter().filter_map(|(_, seat)| match seat {
+            Seat::Waiting { can, .. } => Some(*can),
+            Seat::Cancelled => None,
+        })
     }
 
     /// The earliest who waits and can answer, of those behind a seat.

@@ -63,7 +63,7 @@ pub(super) struct Terms {
 pub(super) struct KnownEra(AtomicU8);
 
 impl KnownEra {
-    fn get(&self) -> Option<Era> {
+    pub(super) fn get(&self) -> Option<Era> {
         match self.0.load(Ordering::Relaxed) {
             1 | 3 => Some(Era::Handshake),
             2 => Some(Era::Stateless),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::provider::Tell;
-use crate::provider::asking::Ask;
+use crate::provider::asking::{Ask, Can};
 use crate::provider::upstream::http::Session;
 use crate::provider::upstream::message::{Draft, Era};
 use crate::provider::upstream::pipe::{Failed, Outcome, Pipe};
@@ -27,6 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) tell: Option<&'a Arc<dyn Tell>>,
     /// Who is asked what the server asks on the stream of this request.
     pub(super) ask: Option<&'a Arc<dyn Ask>>,
+    /// What whoever calls can be asked for: said in the stateless era.
+    pub(super) can: Can,
 }
 
 /// One parameter.
@@ -41,7 +43,16 @@ pub(super) enum Param<'a> {
 impl<'a> Request<'a> {
     /// A plain one.
     pub(super) fn new(method: &'a str, params: &'a [(&'a str, Param<'a>)]) -> Self {
-        Self { method, params, meta: "", headers: &[], deadline: None, tell: None, ask: None }
+        Self {
+            method,
+            params,
+            meta: "",
+            headers: &[],
+            deadline: None,
+            tell: None,
+            ask: None,
+            can: Can::NOTHING,
+        }
     }
 
     /// The text parameter of this name.
@@ -77,7 +88,7 @@ impl<'a> Request<'a> {
             meta.push_str(digits.format(u64::try_from(left).unwrap_or(u64::MAX)));
         }
         meta.push_str(self.meta);
-        draft.meta(era, &meta).done()
+        draft.meta(era, self.can, &meta).done()
     }
 }
 

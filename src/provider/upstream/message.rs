@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::provider::asking::Can;
 use crate::provider::{Step, Tell, push_json_string};
 
 /// What of an error's text is kept: a model reads it, nobody reads more.
@@ -108,7 +109,8 @@ fn one(text: &str) -> Incoming<'_> {
     }
 }
 
-fn refusal(error: &str) -> Refusal {
+/// What an error says, given as JSON text.
+pub(super) fn refusal(error: &str) -> Refusal {
     let error = if error.starts_with('{') { serde_json::from_str::<Error<'_>>(error).ok() } else { None };
     let error = error.unwrap_or(Error { code: 0, message: Cow::Borrowed("an error without a form") });
     Refusal { code: error.code, message: error.message.chars().take(ERROR_CHARS).collect() }
@@ -275,9 +277,9 @@ impl Draft {
         self
     }
 
-    /// Adds `_meta`: who asks, where every request says so, and whatever `more` writes behind it, each with a comma
+    /// Adds `_meta`: who asks and what it can be asked for, where every request says so, and whatever `more` writes behind it, each with a comma
     /// before it.
-    pub(super) fn meta(mut self, era: Era, more: &str) -> Self {
+    pub(super) fn meta(mut self, era: Era, can: Can, more: &str) -> Self {
         let more = match era {
             Era::Handshake => more.strip_prefix(',').unwrap_or(more),
             Era::Stateless => more,
@@ -290,7 +292,9 @@ impl Draft {
         if era == Era::Stateless {
             self.text.push_str("\"io.modelcontextprotocol/protocolVersion\":\"");
             self.text.push_str(STATELESS);
-            self.text.push_str("\",\"io.modelcontextprotocol/clientCapabilities\":{},\"io.modelcontextprotocol/clientInfo\":");
+            self.text.push_str("\",\"io.modelcontextprotocol/clientCapabilities\":");
+            self.text.push_str(&can.capabilities());
+            self.text.push_str(",\"io.modelcontextprotocol/clientInfo\":");
             self.text.push_str(CLIENT_INFO);
         }
         self.text.push_str(more);
@@ -397,7 +401,7 @@ mod tests {
         let arguments = "{\"n\": 18446744073709551616,\r\n \"f\": 1E+2, \"s\": \"a\\nb\"}";
         let request = Draft::new(3, "tools/call", 0).text("name", "a\"b").raw("arguments", arguments);
         assert_eq!(
-            request.meta(Era::Handshake, ",\"progressToken\":3").done(),
+            request.meta(Era::Handshake, Can::NOTHING, ",\"progressToken\":3").done(),
             "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"tools/call\",\"params\":{\"name\":\"a\\\"b\",\"arguments\":\
              {\"n\": 18446744073709551616,   \"f\": 1E+2, \"s\": \"a\\nb\"},\"_meta\":{\"progressToken\":3}}}"
         );
@@ -405,11 +409,11 @@ mod tests {
 
     #[test]
     fn a_stateless_request_says_who_asks() {
-        let text = Draft::new(1, "server/discover", 0).meta(Era::Stateless, "").done();
+        let text = Draft::new(1, "server/discover", 0).meta(Era::Stateless, Can::NOTHING, "").done();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"], STATELESS);
         assert!(json["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"].is_object());
-        let plain = Draft::new(1, "ping", 0).meta(Era::Handshake, "").done();
+        let plain = Draft::new(1, "ping", 0).meta(Era::Handshake, Can::NOTHING, "").done();
         assert!(plain.ends_with("\"params\":{}}"), "{plain}");
     }
 }

@@ -101,3 +101,5 @@ async fn a_daemon_that_goes_down_does_not_wait_for_parked_calls() {
     let ended = within("the end", daemon.ended()).await;
     assert!(!ended.timeout_reached && ended.is_clean());
 }
+
+mod servers;
