@@ -20,6 +20,8 @@ STOP_SECONDS = 40
 class Daemon:
     """`inflightd serve` on a free port, in an empty folder, with no setting but those named."""
 
+    ready_seconds = READY_SECONDS
+
     def __init__(self, program, **settings):
         self.program = program
         self.settings = settings
@@ -53,14 +55,14 @@ class Daemon:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def wait_until_ready(self):
-        until = time.monotonic() + READY_SECONDS
+        until = time.monotonic() + self.ready_seconds
         while time.monotonic() < until and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"http://{self.address}/readyz", timeout=1):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.02)
-        raise RuntimeError(f"the daemon was not ready within {READY_SECONDS} s:\n{self.log_end()}")
+        raise RuntimeError(f"the daemon was not ready within {self.ready_seconds} s:\n{self.log_end()}")
 
     def stop(self):
         """Ends it with TERM, and says what was wrong with its end, if anything was."""

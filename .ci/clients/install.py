@@ -39,9 +39,9 @@ def fresh(name, *pins):
         complete.touch()
 
 
-def python_venv(name):
-    """The interpreter of a virtual environment with the packages of NAME.txt."""
-    pins = HERE / f"{name}.txt"
+def python_venv(name, pins=HERE):
+    """The interpreter of a virtual environment with the packages of NAME.txt in the folder `pins`."""
+    pins = pins / f"{name}.txt"
     with fresh(name, pins) as (folder, missing):
         python = folder / "bin" / "python"
         if missing:
@@ -50,18 +50,28 @@ def python_venv(name):
     return python
 
 
-def node_modules(script):
-    """What starts `script` with Node and the packages of package-lock.json."""
-    pins = [HERE / "package.json", HERE / "package-lock.json"]
-    with fresh("node", *pins) as (folder, missing):
+def node_packages(name, pins=HERE):
+    """The folder with the packages of package-lock.json in the folder `pins`."""
+    pins = [pins / "package.json", pins / "package-lock.json"]
+    with fresh(name, *pins) as (folder, missing):
         if missing:
             for pin in pins:
                 shutil.copy(pin, folder)
             run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder)
-        # An import is resolved from where the script lies.
-        here = shutil.copy(script, folder)
-    packaged = next(folder.glob("node_modules/node-linux-*/bin/node"), None)
-    return [packaged or shutil.which("node"), here]
+    return folder
+
+
+def node_modules(script):
+    """What starts `script` with Node and the clients' packages."""
+    folder = node_packages("node")
+    # An import is resolved from where the script lies.
+    here = shutil.copy(script, folder)
+    return [node(folder), here]
+
+
+def node(folder):
+    """The Node among these packages, else the machine's."""
+    return next(folder.glob("node_modules/node-linux-*/bin/node"), None) or shutil.which("node")
 
 
 def run(command, cwd=None):
