@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod flow;
 pub mod guard;
 pub mod healthcheck;
+pub mod import;
 pub mod manual;
 mod result;
 pub mod serve;
@@ -70,6 +71,8 @@ pub enum Command {
     Stats(stats::StatsArgs),
     /// Look at a flow's file: what is wrong with it, what its graph is
     Flow(flow::FlowArgs),
+    /// Take over the MCP servers of other clients, and have those start the shim: says what it would do
+    Import(import::ImportArgs),
     /// Make a token for a principal, and say what to put where
     Token(token::TokenArgs),
     /// Ask the daemon what is wrong and what to do: timeouts, providers, clients, limits
@@ -161,6 +164,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tools(args) => tools::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Flow(args) => flow::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),

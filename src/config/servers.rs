@@ -16,7 +16,7 @@ mod variables;
 pub(super) use read::{Reader, TABLE};
 
 /// The longest name of a server: with `__` and a tool's name behind it, it must fit 64 characters.
-const NAME_CHARS: usize = 32;
+pub const NAME_CHARS: usize = 32;
 
 /// How a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +190,21 @@ pub fn usual_environment(process: &BTreeMap<String, String>) -> Vec<(String, Str
 fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (1..=NAME_CHARS).contains(&text.len()) && text.bytes().all(fits) && !text.contains("__")
+}
+
+/// A name for a server that somebody calls otherwise; itself, where that does.
+pub fn name_like(text: &str) -> String {
+    if is_name(text) { text.to_owned() } else { near_name(text) }
+}
+
+/// What is wrong with a server as a client writes it; nothing: the daemon takes it.
+pub fn problems_of(name: &str, server: &serde_json::Value) -> Vec<String> {
+    let (variables, mut problems, mut warnings) = (super::env::whole(), Vec::new(), Vec::new());
+    let folder = Path::new("");
+    let (problems, warnings) = (&mut problems, &mut warnings);
+    let mut reader = Reader { variables: &variables, folder, problems, warnings, servers: Vec::new() };
+    reader.one(name, server);
+    reader.problems.iter().map(ToString::to_string).collect()
 }
 
 /// A name near to a text that is none.

@@ -19,6 +19,7 @@ mod asking;
 mod calling;
 mod ending;
 mod hostile;
+mod importing;
 mod offering;
 mod reloading;
 mod sharing;

@@ -104,6 +104,13 @@ impl Reader<'_> {
         self.servers
     }
 
+    /// One server, wherever it stands.
+    pub(super) fn one(&mut self, name: &str, server: &Value) {
+        if let Some(members) = server.as_object() {
+            self.server(name, &Table { place: name.to_owned(), members, strict: false });
+        }
+    }
+
     fn all(&mut self, place: &str, servers: &Map<String, Value>, strict: bool) {
         for (name, value) in servers {
             let place = format!("{place}: {}", name.escape_debug().take(80).collect::<String>());
