@@ -20,10 +20,12 @@ use crate::lifecycle::Lifecycle;
 use crate::listener::{Listener, Traffic};
 use crate::provider::catalog::Catalog;
 use crate::provider::llm::SetupError;
+use crate::provider::module::Modules;
 use crate::provider::upstream;
 use crate::tasks::{TaskKind, Tasks};
 use crate::telemetry::CallLog;
 use crate::tool::Registry;
+use crate::tool::module;
 use crate::tool::prompt::{self, Declaration};
 use crate::tool::registry::RegistryError;
 
@@ -135,6 +137,11 @@ impl App {
     ) -> Result<Self, StartError> {
         let declared = declared(config)?;
         let mut registry = Registry::new(Catalog::new(config)?, &declared, &config.ladder)?;
+        if !config.modules.is_empty() {
+            let machine = Arc::clone(registry.catalog().machine());
+            let modules = Arc::new(Modules::new(config.modules.clone(), machine));
+            module::offer(&mut registry, &modules, &config.ladder)?;
+        }
         add(&mut registry, &config.ladder)?;
         let socket = listen(config.listen).await?;
         let tasks = Tasks::default();
@@ -204,6 +211,8 @@ impl App {
             TaskKind::Health,
             health.watch(Arc::clone(&hub.calls), health_interval, no_health.clone()),
         );
+        let machine = Arc::clone(hub.calls.registry().catalog().machine());
+        tasks.spawn(TaskKind::Health, machine.watch(no_health.clone()));
         if let Some(reload) = reload {
             let (offering, no_more) = (Arc::clone(&offering), no_more.clone());
             tasks.spawn(TaskKind::Upstream, async move {

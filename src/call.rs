@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, RetryRules};
+use crate::deadline::Deadline;
 use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
@@ -76,6 +77,9 @@ use watch::Watch;
 
 /// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
 pub const METADATA_BYTES: usize = 10_240;
+
+/// How long work may take that winds down by itself.
+const WINDING_DOWN: Duration = Duration::from_secs(15);
 
 /// What a caller may say about its call beside the arguments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -164,6 +168,16 @@ enum RunsAt {
     Lane(InLane),
     /// In a slot of its own kind, calling others.
     Own(Arc<Desk>, Box<Opener>),
+}
+
+impl RunsAt {
+    /// What tells the work to wind down, where it does so by itself.
+    fn stop(&self) -> Option<CancellationToken> {
+        match self {
+            Self::Lane(lane) => lane.stop.clone(),
+            Self::Own(..) => None,
+        }
+    }
 }
 
 impl Calls {
@@ -259,6 +273,7 @@ impl Calls {
     ) -> Result<Submitted, CallError> {
         let arguments = parse(call.arguments)?;
         tool.check(&arguments)?;
+        let tool = tool.asked_for(&arguments);
         if let Work::Builtin(builtin) = tool.work {
             let reply = builtin.answer(&arguments, caller.principal.id, offer.registry.catalog(), self)?;
             let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
@@ -347,7 +362,8 @@ impl Calls {
         };
         let (job, place, desk) = (prepared.job, prepared.place, Arc::clone(desk));
         let run = |guard| {
-            let place = self.runs_at(place, (desk, rung, fallbacks), caller, origin);
+            let stop = job.winds_down().then(CancellationToken::new);
+            let place = self.runs_at(place, (desk, rung, fallbacks, stop), caller, origin);
             Run { guard, job, place, caller: caller.clone() }
         };
         let waiter = self.board(boarding, arrival, attached, run)?;
@@ -357,14 +373,14 @@ impl Calls {
     fn runs_at(
         &self,
         place: Place,
-        (desk, rung, fallbacks): (Arc<Desk>, Duration, Vec<Fallback>),
+        (desk, rung, fallbacks, stop): (Arc<Desk>, Duration, Vec<Fallback>, Option<CancellationToken>),
         caller: &Caller,
         origin: Origin<'_>,
     ) -> RunsAt {
         match place {
             Place::Lane(_) => {
                 let is_child = origin.is_child();
-                RunsAt::Lane(InLane { desk, rung, fallbacks, is_child })
+                RunsAt::Lane(InLane { desk, rung, fallbacks, is_child, stop })
             }
             Place::Composite(_) => {
                 RunsAt::Own(desk, Box::new(Opener { calls: self.clone(), caller: caller.clone() }))
@@ -435,6 +451,7 @@ async fn fly(path: Arc<Path>, run: Run) {
     let Run { mut guard, job, place, caller } = run;
     let flight = Arc::clone(guard.flight());
     let mut progress = Progress::default();
+    let stop = place.stop();
     let worked = {
         let work = async {
             match place {
@@ -449,12 +466,22 @@ async fn fly(path: Arc<Path>, run: Run) {
         // Who listens to what may stop it is made only for work that has to be waited for.
         match futures_util::poll!(work.as_mut()) {
             Poll::Ready(worked) => worked,
-            Poll::Pending => tokio::select! {
-                biased;
-                worked = work => worked,
-                () = flight.stopped() => Err(CallError::Cancelled),
-                () = path.halt.cancelled() => Err(CallError::ShuttingDown),
-            },
+            Poll::Pending => {
+                let why = tokio::select! {
+                    biased;
+                    worked = work.as_mut() => Ok(worked),
+                    () = flight.stopped() => Err(CallError::Cancelled),
+                    () = path.halt.cancelled() => Err(CallError::ShuttingDown),
+                };
+                if why.is_err()
+                    && let Some(stop) = stop
+                {
+                    // What it started must be gone before its permits are.
+                    stop.cancel();
+                    let _ = Deadline::after(WINDING_DOWN).limit(work).await;
+                }
+                why.unwrap_or_else(Err)
+            }
         }
     };
     let end = Instant::now();

@@ -15,6 +15,7 @@ mod fallbacks;
 pub mod jsonc;
 pub mod keys;
 pub mod ladder;
+pub mod modules;
 mod money;
 mod parse;
 pub mod principals;
@@ -30,6 +31,7 @@ mod values;
 pub use aliases::Alias;
 pub use fallbacks::Fallback;
 pub use ladder::Ladder;
+pub use modules::{GateRules, ModuleConfig, ModulesConfig};
 pub use money::{Cost, Price, Prices};
 pub use parse::Wrong;
 pub use principals::PrincipalConfig;
@@ -92,6 +94,8 @@ pub struct Limits {
     pub global: usize,
     /// Runs of `consensus` at work.
     pub consensus: usize,
+    /// Calls of `run_batch` at work.
+    pub batches: usize,
     /// Runs at work for each client session.
     pub session: usize,
     /// Runs that wait in one provider's queue, and in one session's.
@@ -238,6 +242,8 @@ pub struct Config {
     pub guard_window: Duration,
     /// A TOML file with prompt tools, instead of the built-in ones.
     pub tools_file: Option<PathBuf>,
+    /// Local commands.
+    pub modules: ModulesConfig,
     /// Upstream MCP servers.
     pub servers: Vec<ServerConfig>,
     /// The files that were read, to see when they change.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
 use crate::ids::{ContinuationId, RequestId};
@@ -21,6 +22,8 @@ pub mod content;
 pub mod conversation;
 pub mod flow;
 pub mod llm;
+pub mod machine;
+pub mod module;
 pub mod offline;
 pub mod pool;
 pub mod recent;
@@ -439,6 +442,8 @@ pub struct Context {
     pub children: Option<Arc<dyn submit::Submit>>,
     /// How work that may ask on its way does; no other work does.
     pub ask: Option<Arc<dyn asking::Ask>>,
+    /// Tells work that winds down by itself to do so; no other work is told.
+    pub stop: Option<CancellationToken>,
 }
 
 /// Work that is ready to be done, once. Dropping what [`Job::run`] returned stops it.
@@ -452,6 +457,12 @@ pub trait Job: Send {
     /// whether one may be made.
     fn again(&self) -> Option<Box<dyn Job>> {
         None
+    }
+
+    /// Whether it ends by itself, soon after it was told to, and is to be waited for: what it started must be gone before its
+    /// permits are. Other work is dropped.
+    fn winds_down(&self) -> bool {
+        false
     }
 
     /// Whether it may ask whoever called, on its way.
@@ -476,22 +487,4 @@ pub struct Elsewhere {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_spelt_as_serde_json_spells_it() {
-        for text in ["", "plain", "é😀", "a\"b\\c\n\r\t\u{1}\u{1f}\u{7f}", "\n\n"] {
-            let mut out = String::new();
-            push_json_string(&mut out, text);
-            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn the_content_is_a_part_of_the_members() {
-        let reply = Reply::structured(&serde_json::json!({"a": 1}));
-        assert_eq!(reply.content(), r#"[{"type":"text","text":"{\"a\":1}"}]"#);
-        assert!(reply.members().ends_with(r#","structuredContent":{"a":1}"#));
-    }
-}
+mod tests;

@@ -12,8 +12,10 @@ use crate::provider::upstream::Continued;
 use crate::provider::{Job, Reply};
 use crate::tool::registry::Prepared;
 
+mod batch;
 pub mod builtin;
 pub mod consensus;
+pub mod module;
 pub mod place;
 pub mod prompt;
 pub mod registry;
@@ -132,6 +134,11 @@ pub trait CustomWork: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Arguments that fit the schema and still make no sense, or whose answer needs no work.
     fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared>;
+
+    /// What a call with these arguments does to the world, where that is not what its tool does.
+    fn effect(&self, _arguments: &Value) -> Option<Effect> {
+        None
+    }
 }
 
 /// Why there is nothing to work on.
@@ -181,6 +188,8 @@ pub struct Tool {
     pub listing: Box<str>,
     /// The same for the op protocol: name, description and schema.
     pub plain_listing: Box<str>,
+    /// The same tool with other effects, for calls whose arguments make it so.
+    others: Vec<Arc<Self>>,
     validator: jsonschema::Validator,
 }
 
@@ -195,6 +204,15 @@ pub struct Misfit {
 }
 
 impl Tool {
+    /// The tool as it is for these arguments: its effect may depend on them.
+    pub fn asked_for<'a>(self: &'a Arc<Self>, arguments: &Value) -> &'a Arc<Self> {
+        let effect = match &self.work {
+            Work::Custom(work) if !self.others.is_empty() => work.effect(arguments),
+            _ => None,
+        };
+        self.others.iter().find(|other| Some(other.effect) == effect).unwrap_or(self)
+    }
+
     /// Checks arguments against the tool's compiled schema.
     pub fn check(&self, arguments: &Value) -> Result<(), Misfit> {
         if self.validator.is_valid(arguments) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::call::Path;
 use crate::call::asking::CutShort;
@@ -40,6 +41,8 @@ pub(super) struct Attempts<'a> {
     pub(super) started: Option<Instant>,
     /// How far the Run has come.
     pub(super) progress: &'a mut Progress,
+    /// Tells work that winds down by itself to do so.
+    pub(super) stop: Option<CancellationToken>,
 }
 
 /// How far one Run has come, wherever it works.
@@ -135,7 +138,8 @@ impl<'a> Attempts<'a> {
         let deadline = self.deadline(turn.start);
         let tell: Arc<dyn Tell> = self.flight.clone();
         let max_reply_bytes = self.path.max_reply_bytes;
-        let context = Context { deadline, tell, max_reply_bytes, children: None, ask: None };
+        let context =
+            Context { deadline, tell, max_reply_bytes, children: None, ask: None, stop: self.stop.clone() };
         let mut cut_short = None;
         let worked = if job.asks() {
             // Boxed: other calls are not to carry its room.

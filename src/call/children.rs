@@ -124,6 +124,7 @@ impl Path {
             max_reply_bytes: self.max_reply_bytes,
             children: Some(children),
             ask: None,
+            stop: None,
         };
         let worked = deadline.limit(job.run(context)).await;
         slot.worked(start.elapsed());

@@ -72,6 +72,8 @@ impl Attempts<'_> {
                 rung,
                 started: None,
                 progress: &mut *progress,
+                // What winds down by itself has no other provider.
+                stop: None,
             };
             match attempts.run(job, until, now).await {
                 Ok(mut reply) => {

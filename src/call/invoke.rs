@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::call::Path;
 use crate::call::attempts::{Attempts, Progress};
@@ -31,6 +32,8 @@ pub(super) struct InLane {
     pub(super) fallbacks: Vec<Fallback>,
     /// Whether a composite's work called it.
     pub(super) is_child: bool,
+    /// Tells work that winds down by itself to do so.
+    pub(super) stop: Option<CancellationToken>,
 }
 
 impl Path {
@@ -70,7 +73,7 @@ impl Path {
         caller: &Caller,
         progress: &mut Progress,
     ) -> Result<Reply, CallError> {
-        let InLane { desk, rung, fallbacks, is_child } = lane;
+        let InLane { desk, rung, fallbacks, is_child, stop } = lane;
         let desk = &desk;
         let queued = Instant::now();
         flight.stages().mark(Phase::Queued, queued);
@@ -93,6 +96,7 @@ impl Path {
             rung,
             started: None,
             progress: &mut *progress,
+            stop,
         };
         let worked = match attempts.run(job, until, own_at).await {
             // Boxed: plain calls are not to carry its room.

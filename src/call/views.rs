@@ -61,8 +61,10 @@ impl Calls {
         offer.desks().iter().filter_map(|desk| Some((Arc::clone(desk.name()), desk.view()?))).collect()
     }
 
-    /// The slots of each kind of composite, with their names.
+    /// The slots of each kind of composite that is offered, with their names.
     pub fn composites(&self) -> Vec<(Arc<str>, PoolView)> {
-        self.path.composites.iter().map(|desk| (Arc::clone(desk.name()), desk.pool.view())).collect()
+        let registry = self.registry();
+        let offered = self.path.composites.iter().filter(|desk| registry.find(desk.name()).is_some());
+        offered.map(|desk| (Arc::clone(desk.name()), desk.pool.view())).collect()
     }
 }

@@ -58,6 +58,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let unknown_client_limit = values.seconds("UNKNOWN_CLIENT_LIMIT_SECS");
     let guard_window = values.milliseconds("GUARD_WINDOW_MS");
     let tools_file = values.file("TOOLS_FILE");
+    let modules = values.modules();
     let (servers, child_environment) = values.servers();
     let servers_wait = values.seconds("MCP_SERVERS_WAIT_SECS");
     let files = values.files();
@@ -92,6 +93,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         unknown_client_limit,
         guard_window,
         tools_file,
+        modules,
         servers,
         files,
         child_environment,
@@ -133,6 +135,7 @@ fn limits(values: &mut Values) -> (Limits, bool) {
         global,
         session: count("SESSION_MAX_INFLIGHT"),
         consensus: count("CONSENSUS_MAX_INFLIGHT"),
+        batches: count("BATCHES_MAX_INFLIGHT"),
         queue: count("QUEUE_MAX"),
         executions: count("EXECUTIONS_MAX"),
         connections: count("CONNECTIONS_MAX"),

@@ -3,6 +3,7 @@
 //! `.env.example`, `docs/configuration.md` and the long help of `serve` are written from this table, and tests
 //! hold them to it. A default stands here and nowhere else.
 
+mod modules;
 mod providers;
 
 pub use super::render::{env_example, help, markdown};
@@ -36,6 +37,11 @@ pub enum Kind {
         /// The highest that is taken.
         most: usize,
     },
+    /// The same, or `auto`: what suits the machine.
+    CountOrAuto {
+        /// The highest that is taken.
+        most: usize,
+    },
     /// A number of bytes from 1 to `most`.
     Bytes {
         /// The highest that is taken.
@@ -62,6 +68,7 @@ impl Kind {
             Self::Seconds => "seconds".to_owned(),
             Self::Milliseconds => "milliseconds".to_owned(),
             Self::Count { .. } => "count".to_owned(),
+            Self::CountOrAuto { .. } => "count, auto".to_owned(),
             Self::Bytes { .. } => "bytes".to_owned(),
             Self::Address => "address:port".to_owned(),
             Self::Url => "URL".to_owned(),
@@ -122,7 +129,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
 
 /// All groups, in the order of the table.
 pub fn groups() -> impl Iterator<Item = &'static Group> {
-    GROUPS.iter().chain(providers::GROUPS)
+    GROUPS.iter().chain(modules::GROUPS).chain(providers::GROUPS)
 }
 
 /// Every key, in the order of the table.

@@ -139,6 +139,9 @@ pub enum Wrong {
     /// The file cannot name itself.
     #[error("cannot stand in the file that it names")]
     NamesItself,
+    /// Nothing would ever run.
+    #[error("max_concurrent must be at least 1")]
+    NoneAtOnce,
     /// Bytes that are no text.
     #[error("is not UTF-8")]
     NotUtf8,
@@ -184,6 +187,19 @@ pub(super) fn count(text: &str, most: usize) -> Result<usize, Wrong> {
     }
 }
 
+/// A whole number from 1 to `most`; `None` for `auto`.
+pub(super) fn count_or_auto(text: &str, most: usize) -> Result<Option<usize>, Wrong> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(None);
+    }
+    match count(text, most) {
+        Err(Wrong::Zero) => Err(Wrong::NoneAtOnce),
+        // Below zero is no count, and says the same.
+        Err(Wrong::NotCount) if text.starts_with('-') => Err(Wrong::NoneAtOnce),
+        count => count.map(Some),
+    }
+}
+
 /// An address with a port; `localhost` is the IPv4 loopback address.
 pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
     if let Some(port) = text.strip_prefix("localhost:") {
@@ -215,6 +231,11 @@ pub(super) fn url(text: &str) -> Result<String, Wrong> {
         return Err(Wrong::NotUrl);
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Texts with commas between.
+pub(super) fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
 }
 
 /// Origins with commas between, in lower case as browsers send them, without trailing slashes.

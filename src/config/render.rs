@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::keys::{self, Default, Key};
-use super::{aliases, money, principals, providers};
+use super::{aliases, modules, money, principals, providers};
 
 /// The columns of plain text.
 const WIDTH: usize = 100;
@@ -60,6 +60,7 @@ pub fn markdown() -> String {
         (FALLBACKS, &[]),
         (PRICES, &money::MEMBERS[..]),
         (PRINCIPALS, &principals::MEMBERS[..]),
+        (MODULES, &modules::MEMBERS[..]),
     ];
     for (section, members) in sections {
         text.push_str(section);
@@ -244,6 +245,27 @@ A name is 1 to 64 of the characters a-z 0-9 _ -. `[principals.local]` bounds who
 where there is no token. From `expires` on, calls on connections that are open already are refused, too. A client
 collects with `get_request` what outlasted its patience, and `inflightd healthcheck` calls `health`: a list of tools
 that leaves them out takes these away, and one without `get_server_stats` takes away statistics on every door.
+
+| member | such as | what it is for |
+|---|---|---|
+";
+
+const MODULES: &str = "
+## Local commands of your own
+
+A program that callers may run with `run_module` and `run_batch` ([modules](modules.md)), under a name of your choosing:
+
+```toml
+[modules.lint]
+program = \"/usr/bin/python3\"
+args = [\"tools/lint.py\"]
+cwd = [\"/srv/repos\"]
+env = [\"PATH\"]
+effect = \"read\"
+timeout_secs = 60
+```
+
+A name is 1 to 64 of the characters A-Z a-z 0-9 _ - .
 
 | member | such as | what it is for |
 |---|---|---|

@@ -8,11 +8,18 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, Kind};
 use super::parse::Wrong;
 use super::problem::{Origin, Problem, Shown, nearest};
-use super::{aliases, fallbacks, money, principals, providers, servers};
+use super::{aliases, fallbacks, modules, money, principals, providers, servers};
 
 /// The sections of the TOML file that are no keys: each is read in a file of its own.
-const SECTIONS: [&str; 6] =
-    [principals::TABLE, providers::TABLE, aliases::TABLE, fallbacks::TABLE, money::TABLE, servers::TABLE];
+const SECTIONS: [&str; 7] = [
+    principals::TABLE,
+    providers::TABLE,
+    aliases::TABLE,
+    fallbacks::TABLE,
+    money::TABLE,
+    servers::TABLE,
+    modules::TABLE,
+];
 
 /// Whether a name of the TOML file is a section's.
 pub(super) fn is_section(name: &str) -> bool {
@@ -160,7 +167,13 @@ fn toml_remedy(key: &keys::Key, wrong: &Wrong) -> String {
             let shown = key.default.shown();
             format!("{name} = {} would do", if shown.is_empty() { "2" } else { shown })
         }
-        Kind::Secret | Kind::Text | Kind::Address | Kind::Url | Kind::Choice(_) | Kind::Path => {
+        Kind::Secret
+        | Kind::Text
+        | Kind::Address
+        | Kind::Url
+        | Kind::Choice(_)
+        | Kind::Path
+        | Kind::CountOrAuto { .. } => {
             let shown = key.default.shown();
             format!("{name} = \"{}\", in quotes, would do", if shown.is_empty() { "…" } else { shown })
         }

@@ -108,6 +108,21 @@ impl<'a> Table<'a> {
         self.get(member, kind, parse)
     }
 
+    /// An array of strings, as they are.
+    pub(super) fn strings(&mut self, member: &str) -> Option<Vec<String>> {
+        let found = self.members.get(member)?;
+        let strings = match found {
+            toml::Value::Array(entries) => {
+                entries.iter().map(|entry| entry.as_str().map(str::to_owned)).collect()
+            }
+            _ => None,
+        };
+        if strings.is_none() {
+            self.refuse(member, Wrong::TomlType { found: sources::kind_of(found) });
+        }
+        strings
+    }
+
     /// A switch.
     pub(super) fn switch(&mut self, member: &str) -> Option<bool> {
         match self.members.get(member)? {

@@ -10,6 +10,7 @@ use super::aliases::{self, Alias};
 use super::fallbacks::{self, Fallback};
 use super::keys::{self, Default, Key, Kind};
 use super::ladder::{Ladder, Rung, Set};
+use super::modules::{self, GateRules, ModulesConfig};
 use super::money::{self, Prices};
 use super::parse::{self, Wrong};
 use super::principals::{self, PrincipalConfig};
@@ -183,6 +184,31 @@ impl Values {
         (reader.finish(), environment)
     }
 
+    /// Local commands and their bounds.
+    pub(super) fn modules(&mut self) -> ModulesConfig {
+        let [_, (_, process), (_, dotenv), _] = &self.said;
+        let mut variables = dotenv.clone();
+        variables.extend(self.environment.clone());
+        variables.extend(process.clone());
+        let section = self.sections.get(modules::TABLE);
+        let declared = modules::read(section, &variables, &self.working_folder, &mut self.problems);
+        let dirs = self.value("MODULES_SCRIPT_DIRS", |text| Ok(parse::list(text))).0;
+        let at_once = self.value("MODULES_MAX_CONCURRENT", |text| parse::count_or_auto(text, keys::MANY)).0;
+        let gate = GateRules {
+            cpu_percent: amount(self.count("MODULES_GATE_CPU_PERCENT").0),
+            memory_gb: amount(self.count("MODULES_GATE_MEMORY_GB").0),
+        };
+        ModulesConfig {
+            declared,
+            script_dirs: dirs.iter().map(|dir| self.working_folder.join(dir)).collect(),
+            max_concurrent: at_once.unwrap_or_else(twice_the_processors),
+            output_bytes: self.count("MODULES_OUTPUT_BYTES").0,
+            dry_run: self.choice("MODULES_DRY_RUN") == "on",
+            gate: (self.choice("MODULES_GATE") == "on").then_some(gate),
+            guard: std::env::current_exe().unwrap_or_else(|_| "inflightd".into()),
+        }
+    }
+
     /// The files that say what is offered, there or not.
     pub(super) fn files(&mut self) -> Vec<PathBuf> {
         let mut said = |name| {
@@ -273,9 +299,17 @@ impl Found {
     }
 }
 
+fn twice_the_processors() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn amount(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}
+
 fn most(key: &Key) -> usize {
     match key.kind {
-        Kind::Count { most } | Kind::Bytes { most } => most,
+        Kind::Count { most } | Kind::CountOrAuto { most } | Kind::Bytes { most } => most,
         Kind::Text
         | Kind::Secret
         | Kind::Seconds
@@ -314,6 +348,7 @@ fn remedy(key: &Key, wrong: &Wrong) -> String {
             | Kind::Url
             | Kind::Choice(_)
             | Kind::Path
+            | Kind::CountOrAuto { .. }
             | Kind::List => format!("leave {name} unset, or see docs/configuration.md"),
         },
     }

@@ -8,6 +8,7 @@ use crate::lifecycle::spend::Ledger;
 use crate::provider::chat::ChatProvider;
 use crate::provider::conversation::Conversations;
 use crate::provider::llm::{Llm, SetupError};
+use crate::provider::machine::Machine;
 use crate::provider::offline::{self, Offline};
 use crate::provider::pool::{Gauges, PoolRules};
 
@@ -53,6 +54,7 @@ pub struct Catalog {
     fallbacks: Vec<Fallback>,
     books: Arc<Books>,
     offline: Offline,
+    machine: Arc<Machine>,
 }
 
 impl Catalog {
@@ -62,7 +64,7 @@ impl Catalog {
     /// A key that cannot be sent, or no TLS on this machine.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
         let conversations = Arc::new(Conversations::new(config.conversations));
-        Self::with(config, Arc::new(Ledger::new(&config.principals)), conversations)
+        Self::with(config, Arc::new(Ledger::new(&config.principals)), conversations, Machine::new())
     }
 
     /// A catalogue that takes the place of this one, with the books that it kept.
@@ -71,7 +73,8 @@ impl Catalog {
     /// See [`Catalog::new`].
     pub fn anew(&self, config: &Config) -> Result<Self, SetupError> {
         let Books { ledger, conversations, .. } = &*self.books;
-        let anew = Self::with(config, Arc::clone(ledger), Arc::clone(conversations))?;
+        let anew =
+            Self::with(config, Arc::clone(ledger), Arc::clone(conversations), Arc::clone(&self.machine))?;
         anew.books.ledger.set_limits(&config.principals);
         Ok(anew)
     }
@@ -80,6 +83,7 @@ impl Catalog {
         config: &Config,
         ledger: Arc<Ledger>,
         conversations: Arc<Conversations>,
+        machine: Arc<Machine>,
     ) -> Result<Self, SetupError> {
         let rules = PoolRules { idle: config.idle_connections, connect: config.ladder.connect };
         let mut entries =
@@ -98,7 +102,7 @@ impl Catalog {
         });
         let books = Arc::new(Books { ledger, prices: config.prices.clone(), conversations });
         let (aliases, fallbacks) = (config.aliases.clone(), config.fallbacks.clone());
-        Ok(Self { entries, aliases, fallbacks, books, offline })
+        Ok(Self { entries, aliases, fallbacks, books, offline, machine })
     }
 
     /// The configured providers, behind those that a test brings along.
@@ -146,6 +150,11 @@ impl Catalog {
         let named = alias.provider.as_deref().map(|provider| self.find(provider));
         let (_, entry) = named.unwrap_or_else(|| self.preferred())?;
         Some((entry, Arc::from(&*alias.model)))
+    }
+
+    /// The machine that all this runs on.
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
     }
 
     /// What was spent, and on what terms.

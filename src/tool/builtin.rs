@@ -24,6 +24,8 @@ pub enum Builtin {
     GetRequest,
     /// What is under way.
     ListActive,
+    /// What the machine has left.
+    SystemStats,
 }
 
 /// What the built-in tools look at; whoever puts the daemon together brings it.
@@ -49,13 +51,14 @@ pub struct Found {
 
 impl Builtin {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ListModels,
         Self::Version,
         Self::Health,
         Self::ServerStats,
         Self::GetRequest,
         Self::ListActive,
+        Self::SystemStats,
     ];
 
     /// Its name.
@@ -67,6 +70,7 @@ impl Builtin {
             Self::ServerStats => "get_server_stats",
             Self::GetRequest => "get_request",
             Self::ListActive => "list_active_requests",
+            Self::SystemStats => "get_system_stats",
         }
     }
 
@@ -93,6 +97,10 @@ impl Builtin {
             Self::ListActive => {
                 "List your requests that are waiting or running now, with their ids, tools and phases."
             }
+            Self::SystemStats => {
+                "Tell how busy the daemon's machine is: processors in percent, memory in all and still available. Look \
+                 before you start heavy work there."
+            }
         }
     }
 
@@ -110,7 +118,12 @@ impl Builtin {
                 properties.insert("offset".into(), offset);
                 required.push(Value::from("request_id"));
             }
-            Self::ListModels | Self::Version | Self::Health | Self::ServerStats | Self::ListActive => {}
+            Self::ListModels
+            | Self::Version
+            | Self::Health
+            | Self::ServerStats
+            | Self::ListActive
+            | Self::SystemStats => {}
         }
         let mut schema = Map::new();
         schema.insert("type".into(), "object".into());
@@ -151,6 +164,7 @@ impl Builtin {
                 }
             }
             Self::ListActive => Ok(Reply::structured(&insight.active(who))),
+            Self::SystemStats => Ok(Reply::structured(&catalog.machine().latest().shown())),
         }
     }
 }

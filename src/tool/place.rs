@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Limits;
-use crate::tool::consensus;
+use crate::tool::{batch, consensus};
 
 /// Who does work, with a queue and permits of its own: a provider of the catalogue, or whatever else serves calls side
 /// by side.
@@ -27,16 +27,19 @@ pub struct LaneId(pub(crate) usize);
 pub enum Composite {
     /// `consensus`
     Consensus,
+    /// `run_batch`
+    Batch,
 }
 
 impl Composite {
     /// All kinds.
-    pub const ALL: [Self; 1] = [Self::Consensus];
+    pub const ALL: [Self; 2] = [Self::Consensus, Self::Batch];
 
     /// The name of its slots, in errors and statistics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Consensus => consensus::NAME,
+            Self::Batch => batch::NAME,
         }
     }
 
@@ -44,6 +47,7 @@ impl Composite {
     pub fn limit(self, limits: &Limits) -> usize {
         match self {
             Self::Consensus => limits.consensus,
+            Self::Batch => limits.batches,
         }
     }
 }

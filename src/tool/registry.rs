@@ -186,10 +186,32 @@ impl Registry {
     /// # Errors
     /// A name or schema that is none, or a name that another tool has.
     pub fn register(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
-        let tool = self.compiled(entry, ladder)?;
+        self.add(self.compiled(entry, ladder)?);
+        Ok(())
+    }
+
+    /// Adds a tool whose effect depends on the arguments: as it is listed, and the same with other effects.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn register_varied(
+        &mut self,
+        entry: Registration,
+        others: Vec<Registration>,
+        ladder: &Ladder,
+    ) -> Result<(), RegistryError> {
+        let id = self.place_for(&entry, None)?;
+        let mut tool = compile(id, entry, ladder)?;
+        for other in others {
+            tool.others.push(Arc::new(compile(id, other, ladder)?));
+        }
+        self.add(Arc::new(tool));
+        Ok(())
+    }
+
+    fn add(&mut self, tool: Arc<Tool>) {
         self.by_name.insert(Arc::clone(&tool.name), Arc::clone(&tool));
         self.tools.push(tool);
-        Ok(())
     }
 
     /// Adds a tool that only composites call: it is not listed, and no caller finds it.
@@ -335,6 +357,7 @@ fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, Reg
         work: entry.work,
         listing: listing.to_string().into(),
         plain_listing: plain.to_string().into(),
+        others: Vec::new(),
         validator,
     })
 }

@@ -7,11 +7,14 @@
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
     unreachable_pub,
     missing_docs,
     reason = "helpers of tests are tests"
 )]
 
+mod daemon;
 mod engine;
 mod hostile;
 mod stage;
+mod tools;
