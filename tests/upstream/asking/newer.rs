@@ -82,6 +82,21 @@ async fn another_principal_cannot_go_on_with_a_parked_run() {
 }
 
 #[tokio::test]
+async fn a_parked_call_and_the_process_of_its_session_outlive_the_connection() {
+    let daemon = daemon().await;
+    let mut client = daemon.client().await;
+    let pid: u32 = client.text("fake__pid", json!({})).await.parse().unwrap();
+    let asked = client.newer("fake__inquire", form("x"), json!({})).await;
+    drop(client);
+    let mut again = daemon.client().await;
+    let said = json!({"action": "accept"});
+    let answer = again.newer("fake__inquire", form("x"), back(&asked, &said)).await;
+    assert_eq!(heard(&answer)["result"], said);
+    // Nothing is left to be done for it.
+    until("the end of its process", || !crate::rig::lives(pid)).await;
+}
+
+#[tokio::test]
 async fn a_server_that_dies_while_its_call_is_parked_is_told_of_when_the_caller_comes_back() {
     let daemon = daemon().await;
     let mut client = daemon.client().await;
