@@ -1,11 +1,13 @@
 //! The plain HTTP doors: one call for scripts, and what monitors look at.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,8 +20,22 @@ use crate::proto::op::{self, Execute};
 use crate::proto::{push_error, read_object};
 use crate::tool::{Builtin, Insight};
 
-/// A whole answer.
-pub type Answered = Response<Full<Bytes>>;
+mod mcp;
+mod sessions;
+mod under_way;
+
+pub use sessions::Sessions;
+
+/// An answer's body: whole, or one that comes as it is made.
+pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
+
+/// An answer.
+pub type Answered = Response<Body>;
+
+/// A body that is there.
+pub fn whole(body: Bytes) -> Body {
+    Body::Left(Full::new(body))
+}
 
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_mins(1);
@@ -28,7 +44,8 @@ const BODY: Duration = Duration::from_mins(1);
 ///
 /// Dropping the future is leaving because the connection went.
 pub async fn route(
-    hub: &Hub,
+    hub: &Arc<Hub>,
+    sessions: &Sessions,
     peer: IpAddr,
     principal: &Arc<Principal>,
     request: Request<Incoming>,
@@ -43,12 +60,13 @@ pub async fn route(
         "/api/v1/stats" if method == Method::GET => json(StatusCode::OK, hub.calls.server_stats().to_string()),
         "/api/v1/doctor" if method == Method::GET => json(StatusCode::OK, hub.doctor().to_string()),
         "/api/v1/execute" if method == Method::POST => execute(hub, hub.caller_at(Arc::clone(principal), peer), request).await,
+        "/mcp" => mcp::route(hub, sessions, peer, principal, request).await,
         "/api/v1/stats" | "/api/v1/doctor" => not_allowed("GET"),
         "/api/v1/execute" => not_allowed("POST"),
         _ => refused(
             StatusCode::NOT_FOUND,
             &CallError::Invalid(
-                "nothing here: there are POST /api/v1/execute, GET /api/v1/stats, GET /api/v1/doctor, /healthz, /readyz, and WebSocket upgrades".into(),
+                "nothing here: there are POST /mcp, POST /api/v1/execute, GET /api/v1/stats, GET /api/v1/doctor, /healthz, /readyz, and WebSocket upgrades".into(),
             ),
         ),
     }
@@ -74,29 +92,29 @@ pub fn health(hub: &Hub, path: &str) -> Answered {
     json(status, json!({"ready": reasons.is_empty(), "reasons": reasons, "version": version}).to_string())
 }
 
+/// A request's body, whole; else the refusal.
+async fn body_of(hub: &Hub, request: Request<Incoming>) -> Result<Bytes, Answered> {
+    let limit = hub.limits.frame_bytes;
+    if request.body().size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        // Before any of it is read, or its client is told to go on.
+        let mut response = too_large(limit);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Err(response);
+    }
+    let invalid = |status, text: &str| refused(status, &CallError::Invalid(text.into()));
+    match Deadline::after(BODY).limit(Limited::new(request.into_body(), limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(limit)),
+        Ok(Err(_)) => Err(invalid(StatusCode::BAD_REQUEST, "the body was cut")),
+        Err(_) => Err(invalid(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+    }
+}
+
 /// One call, answered when it has ended.
 async fn execute(hub: &Hub, caller: Caller, request: Request<Incoming>) -> Answered {
-    if request.body().size_hint().lower() > u64::try_from(hub.limits.frame_bytes).unwrap_or(u64::MAX) {
-        // Before any of it is read, or its client is told to go on.
-        let mut response = too_large(hub.limits.frame_bytes);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return response;
-    }
-    let body = Limited::new(request.into_body(), hub.limits.frame_bytes).collect();
-    let body = match Deadline::after(BODY).limit(body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return too_large(hub.limits.frame_bytes);
-        }
-        Ok(Err(_)) => {
-            return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body was cut".into()));
-        }
-        Err(_) => {
-            return refused(
-                StatusCode::REQUEST_TIMEOUT,
-                &CallError::Invalid("the body came too slowly".into()),
-            );
-        }
+    let body = match body_of(hub, request).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
     };
     let invalid = |text: String| refused(StatusCode::BAD_REQUEST, &CallError::Invalid(text));
     let Ok(text) = std::str::from_utf8(&body) else { return invalid("the body is not UTF-8".into()) };
@@ -182,7 +200,7 @@ fn not_allowed(allowed: &'static str) -> Answered {
 
 /// An answer of JSON that nobody may keep.
 pub fn json(status: StatusCode, body: String) -> Answered {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(whole(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
@@ -53,6 +52,7 @@ pub struct Listener {
     address: SocketAddr,
     hub: Arc<Hub>,
     gate: Arc<Gate>,
+    sessions: Arc<http::Sessions>,
     traffic: Arc<Traffic>,
 }
 
@@ -88,6 +88,7 @@ impl Drop for Open {
 struct Connection {
     hub: Arc<Hub>,
     gate: Arc<Gate>,
+    sessions: Arc<http::Sessions>,
     peer: IpAddr,
     over_limit: bool,
     /// Counts it until its session, too, has ended.
@@ -103,7 +104,7 @@ impl Listener {
         let address = socket.local_addr()?;
         let gate = Arc::new(Gate::new(address, allowed_origins));
         let traffic = Arc::new(Traffic { open: Arc::clone(&hub.connections), accepted: AtomicUsize::new(0) });
-        Ok(Self { socket, address, hub, gate, traffic })
+        Ok(Self { socket, address, hub, gate, sessions: Arc::default(), traffic })
     }
 
     /// Where it listens.
@@ -149,6 +150,7 @@ impl Listener {
         let connection = Connection {
             hub: Arc::clone(&self.hub),
             gate: Arc::clone(&self.gate),
+            sessions: Arc::clone(&self.sessions),
             peer,
             over_limit,
             _open: open,
@@ -206,7 +208,10 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
     };
     match upgrade {
         None => match admitted(&connection.hub, &request, false) {
-            Some(principal) => http::route(&connection.hub, connection.peer, &principal, request).await,
+            Some(principal) => {
+                let Connection { hub, sessions, peer, .. } = &*connection;
+                http::route(hub, sessions, *peer, &principal, request).await
+            }
             None => unauthorized(),
         },
         Some(upgrade) => {
@@ -250,7 +255,7 @@ fn switch(
         // The connection counts until its session has ended.
         drop(connection);
     });
-    let mut response = Response::new(Full::new(Bytes::new()));
+    let mut response = Response::new(http::whole(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

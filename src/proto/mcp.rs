@@ -16,6 +16,7 @@ use crate::provider::asking::{Can, Question};
 use crate::provider::push_json_string;
 
 mod asking;
+pub mod headers;
 mod params;
 
 use params::{Meta, Params};
@@ -49,6 +50,13 @@ pub struct Mcp {
     met: Option<Met>,
     /// Who sent the last stateless request, as its text had it: they hardly change on one connection.
     last: Option<(Box<str>, Met)>,
+}
+
+impl Mcp {
+    /// Whether a client of the older era has introduced itself.
+    pub fn is_initialized(&self) -> bool {
+        self.initialized
+    }
 }
 
 /// A request that is being read.

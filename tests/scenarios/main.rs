@@ -10,6 +10,7 @@
     clippy::disallowed_methods,
     clippy::missing_panics_doc,
     clippy::print_stdout,
+    clippy::needless_pass_by_value,
     clippy::cast_precision_loss,
     missing_docs,
     unreachable_pub,
@@ -29,6 +30,7 @@ mod frames;
 mod keys;
 mod leaving;
 mod limits;
+mod mcp_http;
 mod members;
 mod memory;
 mod offline;

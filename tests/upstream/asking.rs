@@ -263,46 +263,6 @@ async fn who_waits_for_a_person_holds_its_servers_place_and_no_global_permit() {
 }
 
 #[tokio::test]
-async fn who_never_answers_has_its_call_end_at_its_time_and_the_question_taken_back() {
-    let daemon = Daemon::of(fake_with(&[], &json!({"share": "session", "timeout_secs": 0.3}))).await;
-    let mut client = daemon.client_that(None, &everything()).await;
-    let id = client.begin("fake__look", form("x")).await;
-    let question = client.question().await;
-    assert_eq!(code(&client.answer(id).await), "TIMEOUT");
-    let taken_back = client.wire.find(|message| message["method"] == "notifications/cancelled").await;
-    assert_eq!(taken_back["params"]["requestId"], question["id"]);
-    until("all to be given back", || daemon.hub.calls.pools().0.in_use == 0).await;
-}
-
-#[tokio::test]
-async fn a_storm_of_questions_is_bounded_and_holds_up_nobody() {
-    let daemon = daemon().await;
-    let mut client = daemon.client_that(None, &everything()).await;
-    let id = client.begin("fake__storm", json!({"times": 1000})).await;
-    let mut open = Vec::new();
-    for _ in 0..16 {
-        open.push(client.question().await);
-    }
-    assert_eq!(client.text("fake__echo", json!({"text": "meanwhile"})).await, "meanwhile");
-    assert!(client.wire.unasked().is_empty(), "no more than 16 at once");
-    for question in open {
-        client.says(&question, json!({"action": "accept"})).await;
-    }
-    assert_eq!(client.text("fake__release", json!({"key": "storm"})).await, "1");
-    assert_eq!(text(&client.answer(id).await), "released storm");
-    let all_accepted = async {
-        loop {
-            let about: Value = serde_json::from_str(&client.text("fake__about", json!({})).await).unwrap();
-            let answers = about["answers"].as_array().unwrap().iter();
-            if answers.filter(|answer| answer.as_str().unwrap().contains("accept")).count() == 16 {
-                break;
-            }
-        }
-    };
-    within("all answers at their server", all_accepted).await;
-}
-
-#[tokio::test]
 async fn a_caller_that_goes_while_it_is_asked_leaves_nothing_behind() {
     let daemon = daemon().await;
     let mut client = daemon.client_that(None, &everything()).await;
@@ -331,5 +291,53 @@ async fn who_waits_for_a_person_when_the_daemon_goes_down_is_answered_at_once() 
     assert!(!within("the end", ended).await.unwrap().timeout_reached);
 }
 
-mod http;
 mod newer;
+
+/// A message of a client of the older era to `/mcp`.
+async fn posts(daemon: &Daemon, session: Option<&str>, message: &Value) -> reqwest::Response {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = http.post(format!("http://{}/mcp", daemon.address)).json(message);
+    let request = request.header("accept", "application/json, text/event-stream");
+    let request = match session {
+        Some(session) => request.header("mcp-session-id", session),
+        None => request,
+    };
+    within("an answer", request.send()).await.unwrap()
+}
+
+async fn next_event(stream: &mut reqwest::Response) -> Value {
+    let event = within("an event", stream.chunk()).await.unwrap().unwrap();
+    let event = std::str::from_utf8(&event).unwrap();
+    serde_json::from_str(event.split_once("data: ").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn over_http_a_question_comes_on_its_calls_own_stream_and_is_answered_by_a_post() {
+    let daemon = daemon().await;
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": everything(), "clientInfo": {"name": "t", "version": "1"}});
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+    let hello = posts(&daemon, None, &hello).await;
+    let session = hello.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "fake__inquire", "arguments": form("how old?")}});
+    let mut stream = posts(&daemon, Some(&session), &call).await;
+    let question = next_event(&mut stream).await;
+    assert_eq!(
+        (&question["method"], &question["params"]),
+        (&json!("elicitation/create"), &form("how old?")["params"])
+    );
+    let says = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"age": 7}}});
+    // Said twice, and by a stranger: both are taken, and go nowhere.
+    let stranger = posts(
+        &daemon,
+        None,
+        &json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}}),
+    )
+    .await;
+    assert_eq!(stranger.status(), 202);
+    assert_eq!(posts(&daemon, Some(&session), &says).await.status(), 202);
+    assert_eq!(posts(&daemon, Some(&session), &says).await.status(), 202);
+    let answer = next_event(&mut stream).await;
+    assert_eq!(heard(&answer)["result"], json!({"action": "accept", "content": {"age": 7}}));
+    assert_eq!(within("the end", stream.chunk()).await.unwrap(), None);
+}

@@ -1,0 +1,326 @@
+//! `/mcp`: MCP's Streamable HTTP, in both eras. A thin transport: what messages mean is the dialect's.
+//!
+//! A request of the newer era brings all there is to know of its client; closing its response takes it back. One of the older
+//! era belongs to a session, and a lost response is a lost connection.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::call::{Call, CallError, Caller, Full, Principal, Submitted};
+use crate::door::{Closed, Hub};
+use crate::http::sessions::{Session, Sessions};
+use crate::http::under_way::{Told, UnderWay};
+use crate::http::{Answered, Body, body_of, json, refused, whole};
+use crate::proto::mcp::Mcp;
+use crate::proto::mcp::headers::{self, Headers, Look};
+use crate::proto::{self, CallFrame, Continued, Dialect, one_spelling};
+use crate::provider::asking::Can;
+
+/// Names a session of the older era.
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+const EVENTS: &str = "text/event-stream";
+
+/// Between two signs of life on a stream that has nothing to say.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Answers one request.
+pub(super) async fn route(
+    hub: &Arc<Hub>,
+    sessions: &Sessions,
+    peer: IpAddr,
+    principal: &Arc<Principal>,
+    request: Request<Incoming>,
+) -> Answered {
+    match *request.method() {
+        Method::POST => post(hub, sessions, peer, principal, request).await,
+        Method::GET => listen(hub, sessions, principal, request.headers()),
+        Method::DELETE => {
+            let id = text_of(request.headers(), &SESSION);
+            match id.filter(|id| sessions.close(id, principal.id)) {
+                Some(_) => empty(StatusCode::OK),
+                None => no_session(),
+            }
+        }
+        _ => {
+            let error = CallError::Invalid("use POST, GET or DELETE here".into());
+            let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, &error);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+            response
+        }
+    }
+}
+
+fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn accepts(headers: &HeaderMap, what: &str) -> bool {
+    let all = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (kind, _) = what.split_once('/').unwrap_or((what, ""));
+    let mut parts = all.flat_map(|value| value.split(','));
+    parts.any(|part| {
+        let part = part.split(';').next().unwrap_or_default().trim();
+        part.eq_ignore_ascii_case(what) || part == "*/*" || part.strip_suffix("/*") == Some(kind)
+    })
+}
+
+fn no_session() -> Answered {
+    let text = "there is no such session of yours: initialize again";
+    refused(StatusCode::NOT_FOUND, &CallError::Invalid(text.into()))
+}
+
+fn empty(status: StatusCode) -> Answered {
+    let mut response = Response::new(whole(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+/// One message.
+async fn post(
+    hub: &Arc<Hub>,
+    sessions: &Sessions,
+    peer: IpAddr,
+    principal: &Arc<Principal>,
+    request: Request<Incoming>,
+) -> Answered {
+    let takes_events = accepts(request.headers(), EVENTS);
+    if request.headers().contains_key(ACCEPT)
+        && !takes_events
+        && !accepts(request.headers(), "application/json")
+    {
+        let error = CallError::Invalid(format!("accept application/json and {EVENTS}"));
+        return refused(StatusCode::NOT_ACCEPTABLE, &error);
+    }
+    let head = request.headers().clone();
+    let body = match body_of(hub, request).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body is not UTF-8".into()));
+    };
+    let look = Look::at(text);
+    let said = Headers {
+        version: text_of(&head, &VERSION),
+        method: text_of(&head, &METHOD),
+        name: text_of(&head, &NAME),
+    };
+    if let Some(error) = look.mismatch(said) {
+        return json(StatusCode::BAD_REQUEST, error);
+    }
+    let mut post = Post { hub, principal, takes_events, stateless: look.is_stateless(), session: None };
+    if look.is_stateless() {
+        let caller = hub.caller_at(Arc::clone(principal), peer);
+        return post.read(text, &caller, &mut Mcp::default()).await;
+    }
+    if look.opens() {
+        return post.opens(text, sessions).await;
+    }
+    let Some(id) = text_of(&head, &SESSION) else {
+        // Who has none can only be told so, in the words of the dialect.
+        let caller = hub.caller_at(Arc::clone(principal), peer);
+        return post.read(text, &caller, &mut Mcp::default()).await;
+    };
+    let Some(session) = sessions.find(id, principal.id) else { return no_session() };
+    post.session = Some(Arc::clone(&session));
+    post.read_in(text, &session).await
+}
+
+/// One message, and what is known of who sent it.
+struct Post<'a> {
+    hub: &'a Arc<Hub>,
+    principal: &'a Arc<Principal>,
+    takes_events: bool,
+    stateless: bool,
+    session: Option<Arc<Session>>,
+}
+
+impl Post<'_> {
+    /// A client introduces itself: it gets a session.
+    async fn opens(&mut self, text: &str, sessions: &Sessions) -> Answered {
+        let mut dialect = Mcp::default();
+        let caller = self.hub.new_caller(Arc::clone(self.principal));
+        let mut response = self.read(text, &caller, &mut dialect).await;
+        if !dialect.is_initialized() {
+            return response;
+        }
+        let Some(session) = sessions.open(self.hub, caller, dialect) else {
+            let full = Full::Connection { limit: self.hub.limits.connections };
+            let error = CallError::Full { full, retry_after: Some(Duration::from_secs(1)) };
+            return refused(StatusCode::SERVICE_UNAVAILABLE, &error);
+        };
+        if let Ok(id) = HeaderValue::from_str(&session.id) {
+            response.headers_mut().insert(SESSION, id);
+        }
+        response
+    }
+
+    /// A message of a session. Its dialect is held only while the message is read.
+    async fn read_in(&self, text: &str, session: &Arc<Session>) -> Answered {
+        let request = {
+            let view = self.hub.view(self.principal);
+            session.dialect.lock().read(text, &view)
+        };
+        self.answer(request, &session.caller).await
+    }
+
+    async fn read(&self, text: &str, caller: &Caller, dialect: &mut Mcp) -> Answered {
+        let request = dialect.read(text, &self.hub.view(self.principal));
+        self.answer(request, caller).await
+    }
+
+    async fn answer(&self, request: proto::Request<'_>, caller: &Caller) -> Answered {
+        use proto::Request as Asks;
+        match request {
+            Asks::Call(frame) => self.call(frame, caller).await,
+            Asks::Reply(text)
+            | Asks::ReplyInTurn(text)
+            | Asks::ReplyThenClose(text, _)
+            | Asks::Welcome { text, .. } => {
+                let status = headers::status(&text, self.stateless);
+                json(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), text)
+            }
+            Asks::Cancel { id, .. } => {
+                if let Some(session) = &self.session {
+                    session.cancel(&one_spelling(&id));
+                }
+                empty(StatusCode::ACCEPTED)
+            }
+            Asks::Said(id, said) => {
+                if let Some(session) = &self.session {
+                    session.said(id, said);
+                }
+                empty(StatusCode::ACCEPTED)
+            }
+            Asks::Nothing | Asks::Wait | Asks::Close(_) => empty(StatusCode::ACCEPTED),
+        }
+    }
+
+    async fn call(&self, frame: CallFrame<'_>, caller: &Caller) -> Answered {
+        let CallFrame { ticket, tool, arguments, extra, mut options, continues } = frame;
+        let id = ticket.id.as_deref().map(one_spelling).unwrap_or_default().into_owned();
+        if self.session.as_ref().is_some_and(|session| session.has(&id)) {
+            return in_use(&ticket);
+        }
+        if !self.takes_events && !self.stateless {
+            // There is no way to ask it.
+            options.can = Can::NOTHING;
+        }
+        let call =
+            Call { id: ticket.id.as_deref(), tool: &tool, arguments, extra: extra.as_deref(), options };
+        let continues = continues.as_ref().map(Continued::continues);
+        let waiter = match self.hub.calls.resubmit(caller, call, continues) {
+            Submitted::Answered(answer) => return said(UnderWay::text(&ticket, &answer)),
+            Submitted::Waiting(waiter) => waiter,
+        };
+        let wants_events = ticket.progress.is_some() || options.can != Can::NOTHING && !self.stateless;
+        let Some(mut under_way) = UnderWay::new(waiter, ticket, id, self.session.clone(), self.stateless)
+        else {
+            return in_use(&proto::Ticket::default());
+        };
+        if wants_events && self.takes_events {
+            return events(stream::unfold(Some(under_way), next_event));
+        }
+        loop {
+            // Nobody hears of the way.
+            if let Told::End(text) = under_way.next().await {
+                return said(text);
+            }
+        }
+    }
+}
+
+fn in_use(ticket: &proto::Ticket) -> Answered {
+    let error = CallError::Invalid("this request id is still in use in this session".into());
+    json(StatusCode::BAD_REQUEST, Mcp::default().refuse(ticket, &error))
+}
+
+/// The end of a call; one that was taken back has none.
+fn said(text: Option<String>) -> Answered {
+    match text {
+        Some(text) => json(StatusCode::OK, text),
+        None => empty(StatusCode::ACCEPTED),
+    }
+}
+
+async fn next_event(
+    under_way: Option<UnderWay>,
+) -> Option<(Result<Frame<Bytes>, Infallible>, Option<UnderWay>)> {
+    let mut under_way = under_way?;
+    match under_way.next().await {
+        Told::Way(text) => Some((Ok(event(&text)), Some(under_way))),
+        Told::End(text) => Some((Ok(text.map_or_else(quiet, |text| event(&text))), None)),
+    }
+}
+
+/// A message as an event. JSON may be broken between its tokens, and only there.
+fn event(text: &str) -> Frame<Bytes> {
+    let mut event = String::with_capacity(text.len() + 32);
+    event.push_str("event: message\n");
+    for line in text.split(['\n', '\r']) {
+        event.push_str("data: ");
+        event.push_str(line);
+        event.push('\n');
+    }
+    event.push('\n');
+    Frame::data(Bytes::from(event))
+}
+
+fn quiet() -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(b":\n\n"))
+}
+
+fn events(events: impl stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static) -> Answered {
+    let mut response = Response::new(Body::Right(StreamBody::new(events).boxed_unsync()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(EVENTS));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What the daemon says without being asked goes here, until the session or the daemon ends.
+fn listen(hub: &Arc<Hub>, sessions: &Sessions, principal: &Arc<Principal>, head: &HeaderMap) -> Answered {
+    if !accepts(head, EVENTS) {
+        let error = CallError::Invalid(format!("accept {EVENTS}"));
+        return refused(StatusCode::NOT_ACCEPTABLE, &error);
+    }
+    let session = text_of(head, &SESSION).and_then(|id| sessions.find(id, principal.id));
+    let Some(session) = session else { return no_session() };
+    let closed = Box::pin(hub.closing.wait());
+    let start = Listening { session: Arc::downgrade(&session), closed, begins: true };
+    events(stream::unfold(start, Listening::next))
+}
+
+/// A stream on which there is nothing to say yet but that it lives.
+struct Listening {
+    session: std::sync::Weak<Session>,
+    closed: std::pin::Pin<Box<Closed>>,
+    begins: bool,
+}
+
+impl Listening {
+    async fn next(mut self) -> Option<(Result<Frame<Bytes>, Infallible>, Self)> {
+        if std::mem::take(&mut self.begins) {
+            return Some((Ok(quiet()), self));
+        }
+        tokio::select! {
+            () = &mut self.closed => return None,
+            () = tokio::time::sleep_until(Instant::now() + QUIET) => {}
+        }
+        self.session.strong_count().checked_sub(1)?;
+        Some((Ok(quiet()), self))
+    }
+}

@@ -1,0 +1,149 @@
+//! A call that came over HTTP, until its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::call::{Answer, News, Waiter};
+use crate::http::sessions::{Says, Session};
+use crate::ids::QuestionId;
+use crate::proto::mcp::Mcp;
+use crate::proto::progress::Progress;
+use crate::proto::{Dialect, Ticket};
+use crate::provider::asking::Said;
+
+/// Between two signs of life of a call.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Questions of one call that may be open at once, and some room.
+const QUESTIONS: usize = 32;
+
+/// One call. Dropping it before its end is closing its response.
+pub(super) struct UnderWay {
+    waiter: Waiter,
+    ticket: Ticket,
+    /// The client's id of it, in the spelling by which it is found.
+    id: String,
+    session: Option<Arc<Session>>,
+    /// Whoever closes the response takes the call back.
+    takes_back: bool,
+    ended: bool,
+    says: Says,
+    said: mpsc::Receiver<(QuestionId, Said)>,
+    asked: Vec<QuestionId>,
+    told_at: Instant,
+}
+
+/// What its client is told.
+pub(super) enum Told {
+    /// Something on the way.
+    Way(String),
+    /// The end; `None`: it was taken back, and nothing is said.
+    End(Option<String>),
+}
+
+impl UnderWay {
+    /// A call that has begun; `None`: another one is under way under its id.
+    pub(super) fn new(
+        waiter: Waiter,
+        mut ticket: Ticket,
+        id: String,
+        session: Option<Arc<Session>>,
+        takes_back: bool,
+    ) -> Option<Self> {
+        if session.as_ref().is_some_and(|session| !session.begins(&id, waiter.cancel_handle())) {
+            return None;
+        }
+        if waiter.counts_steps() {
+            ticket.numbers.leave_room();
+        }
+        let told_at = waiter.received();
+        let (says, said) = mpsc::channel(QUESTIONS);
+        let asked = Vec::new();
+        Some(Self { waiter, ticket, id, session, takes_back, ended: false, says, said, asked, told_at })
+    }
+
+    /// The end of a call, in the words of the dialect.
+    pub(super) fn text(ticket: &Ticket, answer: &Answer) -> Option<String> {
+        let mut text = String::new();
+        Mcp::default().answer(ticket, answer, &mut text).then_some(text)
+    }
+
+    /// The next that its client is told.
+    ///
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Told {
+        loop {
+            let (heartbeat, until) = (self.told_at + HEARTBEAT, self.waiter.until());
+            tokio::select! {
+                biased;
+                news = std::future::poll_fn(|cx| self.waiter.poll_news(cx)) => {
+                    if let Some(told) = self.news(news) {
+                        return told;
+                    }
+                }
+                Some((id, said)) = self.said.recv() => {
+                    self.asked.retain(|asked| *asked != id);
+                    self.waiter.said(id, said);
+                }
+                () = tokio::time::sleep_until(until) => {
+                    let answer = self.waiter.give_up();
+                    return self.end(&answer);
+                }
+                () = tokio::time::sleep_until(heartbeat), if self.ticket.progress.is_some() => {
+                    let running = self.waiter.received().elapsed().as_secs();
+                    if let Some(told) = self.tells(None, None, &format!("still running after {running} s")) {
+                        return told;
+                    }
+                }
+            }
+        }
+    }
+
+    fn news(&mut self, news: News) -> Option<Told> {
+        match news {
+            News::Text(text) => self.tells(None, None, &text),
+            News::Step(step) => self.tells(Some(step.progress), step.total, &step.message),
+            News::Question(id, question) => {
+                let text = Mcp::default().question(id, &question)?;
+                self.session.as_ref()?.asks(id, self.says.clone());
+                self.asked.push(id);
+                Some(Told::Way(text))
+            }
+            News::Withdrawn(id) => {
+                self.asked.retain(|asked| *asked != id);
+                self.session.as_ref()?.asks_no_more(id);
+                Mcp::default().withdrawn(id).map(Told::Way)
+            }
+            News::Answer(answer) => Some(self.end(&answer)),
+        }
+    }
+
+    fn tells(&mut self, number: Option<f64>, total: Option<f64>, message: &str) -> Option<Told> {
+        self.told_at = Instant::now();
+        let numbers = &mut self.ticket.numbers;
+        let number = match number {
+            Some(number) => numbers.at(number),
+            None => numbers.rise(),
+        };
+        Mcp::default().progress(&self.ticket, &Progress { number, total, message }).map(Told::Way)
+    }
+
+    fn end(&mut self, answer: &Answer) -> Told {
+        self.ended = true;
+        Told::End(Self::text(&self.ticket, answer))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            session.ends(&self.id);
+            self.asked.iter().for_each(|id| session.asks_no_more(*id));
+        }
+        if self.takes_back && !self.ended {
+            self.waiter.cancel_handle().cancel();
+        }
+    }
+}

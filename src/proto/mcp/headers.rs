@@ -1,0 +1,228 @@
+//! What MCP says of a request in HTTP headers, held against the request itself.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::proto::mcp::{HANDSHAKE, STATELESS, UNSUPPORTED_VERSION};
+use crate::proto::{Object, Str, jsonrpc, read_object};
+
+/// Headers that do not say what the request says.
+const HEADER_MISMATCH: i32 = -32020;
+/// The client lacks something that the request needs.
+const MISSING_CAPABILITY: i32 = -32021;
+
+/// The headers of one request.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Headers<'a> {
+    /// `MCP-Protocol-Version`
+    pub version: Option<&'a str>,
+    /// `Mcp-Method`
+    pub method: Option<&'a str>,
+    /// `Mcp-Name`
+    pub name: Option<&'a str>,
+}
+
+/// As much of a message as headers speak of.
+#[derive(Debug, Default, Deserialize)]
+pub struct Look<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<Str<'a>>,
+    #[serde(borrow, default)]
+    params: Option<Object<Params<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Params<'a> {
+    #[serde(borrow, default)]
+    name: Option<Str<'a>>,
+    #[serde(borrow, default)]
+    uri: Option<Str<'a>>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<Object<Meta<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<Str<'a>>,
+}
+
+impl<'a> Look<'a> {
+    /// Reads it; what is no such message is read as one that says nothing, and its dialect says what is wrong with it.
+    pub fn at(text: &'a str) -> Self {
+        read_object(text).unwrap_or_default()
+    }
+
+    fn params(&self) -> Option<&Params<'a>> {
+        self.params.as_ref().map(|Object(params)| params)
+    }
+
+    fn version(&self) -> Option<&str> {
+        let Object(meta) = self.params()?.meta.as_ref()?;
+        meta.version.as_ref().map(|version| &*version.0)
+    }
+
+    /// Whether it brings all that is to be known of its client, and needs no session.
+    pub fn is_stateless(&self) -> bool {
+        self.version().is_some()
+    }
+
+    /// Whether it opens a session.
+    pub fn opens(&self) -> bool {
+        !self.is_stateless()
+            && self.id.is_some()
+            && self.method.as_ref().is_some_and(|method| method.0 == "initialize")
+    }
+
+    /// The error response, where headers and request do not say the same.
+    pub fn mismatch(&self, headers: Headers<'_>) -> Option<String> {
+        let why = if self.is_stateless() || headers.version == Some(STATELESS) {
+            self.stateless_mismatch(headers)
+        } else {
+            let unknown = headers.version.filter(|version| !HANDSHAKE.contains(version));
+            unknown.map(|_| "MCP-Protocol-Version is none that is served".to_owned())
+        };
+        let id = self.id.map(RawValue::get).unwrap_or_default();
+        why.map(|why| jsonrpc::error_response(id, HEADER_MISMATCH, &why, None))
+    }
+
+    fn stateless_mismatch(&self, headers: Headers<'_>) -> Option<String> {
+        let differs = |name: &str, header: Option<&str>, body: Option<&str>| match (header, body) {
+            (Some(header), Some(body)) if is(header, body) => None,
+            (None, _) => Some(format!("the header {name} is missing")),
+            (Some(_), _) => Some(format!("the header {name} does not say what the request says")),
+        };
+        let method = self.method.as_ref().map(|method| &*method.0);
+        let version = differs("MCP-Protocol-Version", headers.version, self.version());
+        version.or_else(|| differs("Mcp-Method", headers.method, method)).or_else(|| {
+            let params = self.params();
+            let named = match method? {
+                "tools/call" | "prompts/get" => params?.name.as_ref(),
+                "resources/read" => params?.uri.as_ref(),
+                _ => None,
+            };
+            // One that the request lacks is told of by its dialect.
+            named.and_then(|named| differs("Mcp-Name", headers.name, Some(&named.0)))
+        })
+    }
+}
+
+/// Whether a header says this: as it is, or in base64 with the marks that MCP gives it.
+fn is(header: &str, text: &str) -> bool {
+    let marked = header.strip_prefix("=?base64?").and_then(|marked| marked.strip_suffix("?="));
+    match marked {
+        Some(encoded) => decoded(encoded).is_some_and(|bytes| bytes == text.as_bytes()),
+        None => header == text,
+    }
+}
+
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let value = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits = text.trim_end_matches('=').bytes();
+    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len()), 0_u32, 0_u32);
+    for digit in digits {
+        bits = (bits << 6) | u32::from(value(digit)?);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from((bits >> held) & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+/// The HTTP status of a response that is an error of the protocol; 200 for every other.
+pub fn status(response: &str, stateless: bool) -> u16 {
+    #[derive(Deserialize)]
+    struct Response {
+        #[serde(default)]
+        error: Option<Coded>,
+    }
+    #[derive(Deserialize)]
+    struct Coded {
+        code: i32,
+    }
+    // Only errors that came of reading are short.
+    let code =
+        read_object::<Response>(response).ok().and_then(|response| response.error).map(|error| error.code);
+    match code {
+        Some(jsonrpc::METHOD_NOT_FOUND) if stateless => 404,
+        Some(
+            HEADER_MISMATCH
+            | MISSING_CAPABILITY
+            | UNSUPPORTED_VERSION
+            | jsonrpc::PARSE_ERROR
+            | jsonrpc::INVALID_REQUEST,
+        ) => 400,
+        Some(_) | None => 200,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"grüß","arguments":{},
+        "_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    const HEAD: Headers<'_> = Headers {
+        version: Some("2026-07-28"),
+        method: Some("tools/call"),
+        name: Some("=?base64?Z3LDvMOf?="),
+    };
+
+    fn why(text: &str, headers: Headers<'_>) -> Option<String> {
+        let mismatch = Look::at(text).mismatch(headers)?;
+        assert!(mismatch.contains("\"code\":-32020"), "{mismatch}");
+        Some(mismatch.split("\"message\":\"").nth(1)?.trim_end_matches("\"}}").to_owned())
+    }
+
+    #[test]
+    fn headers_say_what_the_request_says() {
+        assert_eq!(why(CALL, HEAD), None);
+        let missing = |what: &str| Some(format!("the header {what} is missing"));
+        let differs = |what: &str| Some(format!("the header {what} does not say what the request says"));
+        assert_eq!(why(CALL, Headers { version: None, ..HEAD }), missing("MCP-Protocol-Version"));
+        assert_eq!(
+            why(CALL, Headers { version: Some("2025-11-25"), ..HEAD }),
+            differs("MCP-Protocol-Version")
+        );
+        assert_eq!(why(CALL, Headers { method: None, ..HEAD }), missing("Mcp-Method"));
+        assert_eq!(why(CALL, Headers { method: Some("Tools/call"), ..HEAD }), differs("Mcp-Method"));
+        assert_eq!(why(CALL, Headers { name: None, ..HEAD }), missing("Mcp-Name"));
+        assert_eq!(why(CALL, Headers { name: Some("other"), ..HEAD }), differs("Mcp-Name"));
+        assert_eq!(why(CALL, Headers { name: Some("=?base64?!?="), ..HEAD }), differs("Mcp-Name"));
+    }
+
+    #[test]
+    fn the_older_era_names_a_version_that_is_served_or_none() {
+        let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let version = |version| why(ping, Headers { version, ..Headers::default() });
+        assert_eq!((version(None), version(Some("2025-06-18"))), (None, None));
+        assert_eq!(
+            version(Some("1999-01-01")).as_deref(),
+            Some("MCP-Protocol-Version is none that is served")
+        );
+        // A header of the newer era beside a request that is none.
+        assert!(version(Some("2026-07-28")).is_some());
+    }
+
+    #[test]
+    fn errors_of_the_protocol_have_a_status_and_results_have_200() {
+        let error = |code| status(&jsonrpc::error_response("1", code, "x", None), true);
+        assert_eq!(
+            [-32601, -32600, -32700, -32020, -32022, -32602].map(error),
+            [404, 400, 400, 400, 400, 200]
+        );
+        assert_eq!(status(&jsonrpc::error_response("1", -32601, "x", None), false), 200);
+        assert_eq!(status("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}", true), 200);
+    }
+}
