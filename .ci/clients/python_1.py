@@ -1,10 +1,13 @@
-"""The Python SDK 1: its WebSocket client, straight to the daemon."""
+"""The Python SDK 1, straight to the daemon: its WebSocket client, or with DOOR=http its Streamable HTTP one."""
+
+import os
 
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import anyio
 from mcp import ClientSession, McpError, types
+from mcp.client.streamable_http import streamablehttp_client
 from mcp.client.websocket import websocket_client
 
 import checks
@@ -13,7 +16,11 @@ from checks import PLAIN, SLOW, Promises, equal, text
 
 @asynccontextmanager
 async def client(address):
-    async with websocket_client(f"ws://{address}/") as (read, write):
+    if os.environ.get("DOOR") == "http":
+        door = streamablehttp_client(f"http://{address}/mcp")
+    else:
+        door = websocket_client(f"ws://{address}/")
+    async with door as (read, write, *_):
         async with ClientSession(read, write, read_timeout_seconds=timedelta(seconds=30)) as session:
             hello = await session.initialize()
             equal(hello.serverInfo.name, "inflightd")

@@ -1,4 +1,4 @@
-"""The Python SDK 2 over stdio, through `inflightd shim`: in its default mode, which settles on 2026-07-28, and
+"""The Python SDK 2 over stdio, through `inflightd shim`, or with DOOR=http over Streamable HTTP: in its default mode, which settles on 2026-07-28, and
 in the mode of older servers, which starts with `initialize`."""
 
 import os
@@ -14,7 +14,12 @@ from checks import PLAIN, SLOW, Promises, equal, text
 KILLED_AFTER_SECONDS = 2.0
 
 
+OVER_HTTP = os.environ.get("DOOR") == "http"
+
+
 def client(address, mode):
+    if OVER_HTTP:
+        return Client(f"http://{address}/mcp", mode=mode, read_timeout_seconds=30)
     shim = StdioServerParameters(
         command=os.environ["INFLIGHTD_BIN"], args=["shim"], env={"INFLIGHTD_URL": f"ws://{address}"}
     )
@@ -119,7 +124,8 @@ async def mode(promises, name, version):
         await promises.hold(f"{version}: an unknown tool is an error", unknown_tool, session)
         await promises.hold(f"{version}: invalid arguments are a result that names them", invalid_arguments, session)
         closing = time.monotonic()
-    await promises.hold(f"{version}: the shim ends when its stdin ends", ended_by_itself, time.monotonic() - closing)
+    if not OVER_HTTP:
+        await promises.hold(f"{version}: the shim ends when its stdin ends", ended_by_itself, time.monotonic() - closing)
     async with client(SLOW, name) as session:
         await promises.hold(f"{version}: a cancelled call stops, others go on", cancellation, session)
         await promises.hold(f"{version}: a slow call tells its progress", progress, session)

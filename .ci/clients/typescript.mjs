@@ -1,9 +1,11 @@
-// The TypeScript SDK 1: its WebSocket client on Node's own WebSocket, straight to the daemon.
+// The TypeScript SDK 1, straight to the daemon: its WebSocket client on Node's own WebSocket, or with DOOR=http its
+// Streamable HTTP one.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { WebSocketClientTransport } from "@modelcontextprotocol/sdk/client/websocket.js";
 
 const { PLAIN, SLOW, SOURCE_FILE } = process.env;
@@ -46,10 +48,16 @@ async function connect(address) {
   const client = new Client({ name: "inflightd-ci", version: "1.0.0" });
   // A message that the SDK cannot read is told here and nowhere else.
   client.onerror = (error) => {
+    // Its own stream over HTTP, which it ends when it is closed.
+    if (/AbortError/.test(error)) return;
     failed += 1;
     console.log(`FAILED the client could not read a message: ${error}`);
   };
-  await client.connect(new WebSocketClientTransport(new URL(`ws://${address}/`)));
+  const door =
+    process.env.DOOR === "http"
+      ? new StreamableHTTPClientTransport(new URL(`http://${address}/mcp`))
+      : new WebSocketClientTransport(new URL(`ws://${address}/`));
+  await client.connect(door);
   return client;
 }
 
