@@ -46,6 +46,8 @@ struct Params<'a> {
     responses: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "requestState")]
     state: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uri: Cow<'a, str>,
 }
 
 /// What it plays.
@@ -157,11 +159,17 @@ impl Server {
         }
         match &*message.method {
             "server/discover" => self.discover(id),
-            "initialize" => self.result(
-                id,
-                "\"protocolVersion\":\"2025-11-25\",\"capabilities\":{\"tools\":{\"listChanged\":true}},\
-                 \"serverInfo\":{\"name\":\"fake\",\"version\":\"1\"}",
-            ),
+            "initialize" => {
+                let others = self.others();
+                self.result(
+                    id,
+                    &format!(
+                        "\"protocolVersion\":\"2025-11-25\",\"capabilities\":{{\"tools\":{{\"listChanged\":true}}{others}}},\
+                         \"serverInfo\":{{\"name\":\"fake\",\"version\":\"1\"}}"
+                    ),
+                );
+            }
+            _ if self.flags.has("--serves") && self.serves(id, &message.method, line) => {}
             "tools/list" => self.list(id, message.params.cursor.as_deref()),
             "tools/call" => self.call(id, &message.params),
             "subscriptions/listen" => self.listening = Some(id.to_owned()),
@@ -175,15 +183,22 @@ impl Server {
         }
     }
 
+    fn others(&self) -> &'static str {
+        if self.flags.has("--serves") { ",\"prompts\":{},\"resources\":{},\"completions\":{}" } else { "" }
+    }
+
     fn discover(&mut self, id: &str) {
         if self.flags.has("--dies-at-probe") {
             std::process::exit(1);
         }
         if self.flags.has("--stateless") {
+            let others = self.others();
             self.result(
                 id,
-                "\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},\"_meta\":\
-                 {\"io.modelcontextprotocol/serverInfo\":{\"name\":\"fake\",\"version\":\"2\"}}",
+                &format!(
+                    "\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{{\"tools\":{{}}{others}}},\"_meta\":\
+                     {{\"io.modelcontextprotocol/serverInfo\":{{\"name\":\"fake\",\"version\":\"2\"}}}}"
+                ),
             );
         } else {
             self.error(id, -32601, "no such method");
@@ -229,6 +244,44 @@ impl Server {
             write!(text, ",\"nextCursor\":\"{}\"", from + PAGE).unwrap();
         }
         self.result(id, &text);
+    }
+
+    /// Prompts, resources and completions; says whether it was one of these.
+    fn serves(&mut self, id: &str, method: &str, line: &str) -> bool {
+        let message: Message<'_> = serde_json::from_str(line).unwrap();
+        let params = message.params;
+        let own = self.flags.value("--own").unwrap_or("x").to_owned();
+        match method {
+            "prompts/list" => {
+                let generation = self.generation;
+                let more = |n| format!(",{{\"name\":\"more_{n}\"}}");
+                let many = (0..generation).map(more).collect::<Vec<_>>().concat();
+                self.result(id, &format!("\"prompts\":[{{\"title\":\"T\",\"name\":\"greet\",\"big\":18446744073709551616}}{many}]"));
+            }
+            "resources/list" if params.cursor.is_none() => self.result(
+                id,
+                &format!("\"resources\":[{{\"uri\":\"{own}://one\",\"name\":\"one\",\"size\":1.50}}],\"nextCursor\":\"2\""),
+            ),
+            "resources/list" => self.result(id, "\"resources\":[{\"uri\":\"both://here\",\"name\":\"b\"}]"),
+            "resources/templates/list" => self.result(
+                id,
+                &format!("\"resourceTemplates\":[{{\"uriTemplate\":\"{own}://item/{{id}}\",\"name\":\"items\"}}]"),
+            ),
+            "resources/read" if params.uri.ends_with("hold") => {
+                self.held.insert(id.to_owned(), params.uri.into_owned());
+            }
+            "resources/read" if params.uri.ends_with("none") => self.error(id, -32002, "no such thing"),
+            "resources/read" => {
+                let (uri, pid) = (Value::from(&*params.uri), std::process::id());
+                self.result(id, &format!("\"contents\":[{{\"uri\":{uri},\"text\":\"of {own}\",\"pid\":{pid},\"odd\":1.50e+07}}]"));
+            }
+            "prompts/get" | "completion/complete" => {
+                let text = Value::from(line.trim());
+                self.result(id, &format!("\"messages\":[],\"saw\":{text}"));
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn call(&mut self, id: &str, params: &Params<'_>) {

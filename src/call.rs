@@ -98,6 +98,8 @@ pub struct Options {
     pub bounds: Bounds,
     /// What the caller can be asked for while it waits.
     pub can: Can,
+    /// It is a request of a server's that is no call of a tool: only then such a one is found.
+    pub method: bool,
 }
 
 /// A call as a door hands it over.
@@ -237,7 +239,7 @@ impl Calls {
         let request = RequestId::mint();
         let principal = &*caller.principal;
         let offer = self.offers.now();
-        let tool = origin.find(&offer.registry, principal, call.tool);
+        let tool = origin.find(&offer.registry, principal, &call);
         let taken = match tool {
             // A connection may outlive the token that opened it.
             _ if principal.has_expired(request.minted_ms()) => {

@@ -201,6 +201,18 @@ impl Continued<'_> {
     }
 }
 
+/// What a request is for, which decides how it is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// A tool.
+    #[default]
+    Tool,
+    /// A resource of a server's.
+    Resource,
+    /// Whatever else a server serves.
+    Other,
+}
+
 /// What an answer needs to find its request at the client.
 #[derive(Debug, Default)]
 pub struct Ticket {
@@ -212,6 +224,8 @@ pub struct Ticket {
     pub numbers: Numbers,
     /// Whether it is of the stateless era (MCP).
     pub stateless: bool,
+    /// What it is for.
+    pub serves: Serves,
     /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
     pub in_turn: bool,
 }

@@ -6,7 +6,7 @@ import os
 import anyio
 from mcp import Client, StdioServerParameters
 
-from checks import Promises
+from checks import Promises, equal
 
 # The first call of a server may have to wait for its start.
 SECONDS = 40
@@ -74,6 +74,23 @@ async def remembered(session, name):
     assert [entity["name"] for entity in graph["entities"]] == [name], graph
 
 
+async def prompts(session):
+    names = {prompt.name for prompt in (await session.list_prompts()).prompts}
+    assert "everything__simple-prompt" in names, names
+    result = await session.get_prompt("everything__simple-prompt")
+    assert result.messages and result.messages[0].content.text, result
+
+
+async def resources(session):
+    """The first resource that is listed is read under the URI that its server gave it."""
+    listed = (await session.list_resources()).resources
+    assert listed, "no resource is listed"
+    result = await session.read_resource(listed[0].uri)
+    equal(str(result.contents[0].uri), str(listed[0].uri))
+    templates = (await session.list_resource_templates()).resource_templates
+    assert templates, "no template is listed"
+
+
 async def era(promises, mode):
     async with client(mode) as session:
         version = session.protocol_version
@@ -82,6 +99,8 @@ async def era(promises, mode):
             await promises.hold(f"{version}: {tool}", called, session, tool, arguments, wanted, seconds=SECONDS)
         await promises.hold(f"{version}: an image passes", image, session)
         await promises.hold(f"{version}: a server's own progress is told", progress, session)
+        await promises.hold(f"{version}: prompts are listed and got", prompts, session, seconds=SECONDS)
+        await promises.hold(f"{version}: resources are listed and read", resources, session, seconds=SECONDS)
         await promises.hold(f"{version}: what was written is read", remembered, session, f"made in {version}")
 
 

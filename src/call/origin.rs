@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::call::Call;
 use crate::call::caller::Principal;
 use crate::call::outcome::CallError;
 use crate::call::parked::Continues;
@@ -24,9 +25,11 @@ impl Origin<'_> {
         self,
         registry: &'a Registry,
         principal: &Principal,
-        name: &str,
+        call: &Call<'_>,
     ) -> Option<&'a Arc<Tool>> {
-        let found = registry.find(name).filter(|tool| principal.allows(&tool.name));
+        let name = call.tool;
+        let found = if call.options.method { registry.method(name) } else { registry.find(name) };
+        let found = found.filter(|tool| principal.allows(&tool.name));
         match self {
             Self::Door(_) => found,
             Self::Composite { .. } => found.or_else(|| registry.inner(name)),

@@ -10,7 +10,8 @@ use crate::ids::QuestionId;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::proto::progress::{Numbers, Progress, push_number};
 use crate::proto::{
-    CallFrame, ClientInfo, Continued, Dialect, Object, Request, Ticket, View, push_ms, push_retry, push_usage,
+    CallFrame, ClientInfo, Continued, Dialect, Object, Request, Serves, Ticket, View, push_ms, push_retry,
+    push_usage,
 };
 use crate::provider::asking::{Can, Question};
 use crate::provider::push_json_string;
@@ -18,8 +19,10 @@ use crate::provider::push_json_string;
 mod asking;
 pub mod headers;
 mod params;
+mod serving;
 
 use params::{Meta, Params};
+use serving::Served;
 
 /// The newest revision of the stateless era.
 const STATELESS: &str = "2026-07-28";
@@ -69,14 +72,14 @@ impl Dialect for Mcp {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
         if let Some((id, method, params)) = jsonrpc::read_request(text) {
             let params = params.map(|Object(params)| params).unwrap_or_default();
-            return self.request(id, &method.0, params, view);
+            return self.request(id, &method.0, params, text, view);
         }
         match jsonrpc::read(text) {
             Message::Malformed(error) => Request::Reply(error),
             Message::Response => asking::said(text),
             Message::Notification { method, params } => notification(&method.0, params),
             Message::Request { id, method, params } => match params::read(params) {
-                Ok(params) => self.request(id, &method.0, params, view),
+                Ok(params) => self.request(id, &method.0, params, text, view),
                 Err(text) => Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, &text, None)),
             },
         }
@@ -124,8 +127,15 @@ impl Dialect for Mcp {
                 if reply.is_error {
                     out.push_str(",\"isError\":true");
                 }
+                if ticket.stateless && ticket.serves == Serves::Resource {
+                    // How long it stays as it is, only its server would know.
+                    out.push_str(",\"ttlMs\":0,\"cacheScope\":\"private\"");
+                }
                 push_meta(out, ticket.stateless, answer, None);
                 true
+            }
+            Err(error) if ticket.serves != Serves::Tool => {
+                serving::refusal(id, error).map(|text| *out = text).is_some()
             }
             Err(error) => {
                 let refusal = refusal(id, ticket.stateless, answer, error);
@@ -190,7 +200,14 @@ fn refusal(id: &str, stateless: bool, answer: &Answer, error: &CallError) -> Opt
 }
 
 impl Mcp {
-    fn request<'a>(&mut self, id: &'a str, method: &str, params: Params<'a>, view: &View<'_>) -> Request<'a> {
+    fn request<'a>(
+        &mut self,
+        id: &'a str,
+        method: &str,
+        params: Params<'a>,
+        text: &'a str,
+        view: &View<'_>,
+    ) -> Request<'a> {
         let invalid = |text: &str| Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, text, None));
         let asked = Asked { id, stateless: params.meta.version.is_some() };
         if let Some(version) = &params.meta.version {
@@ -215,8 +232,16 @@ impl Mcp {
             ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
             ("initialize", false) => self.initialize(id, &params, view),
             ("ping", false) => Request::Reply(jsonrpc::open_result(id, 2) + "}}"),
-            ("server/discover", true) => asked.discover(),
+            ("server/discover", true) => asked.discover(view),
             _ => {
+                let served = Served::of(method).filter(|_| !view.calls.registry().servers().is_empty());
+                if let Some(served) = served {
+                    let Served::Passed(passed) = served else {
+                        return asked.list_others(served, params.cursor.as_ref().map(|it| &*it.0), view);
+                    };
+                    let patience = self.patience(&params.meta, view);
+                    return asked.pass(passed, params, text, patience, view);
+                }
                 let text =
                     format!("there is no method `{}` here", method.chars().take(64).collect::<String>());
                 Request::Reply(jsonrpc::error_response(id, METHOD_NOT_FOUND, &text, None))
@@ -258,7 +283,9 @@ impl Mcp {
         let mut out = jsonrpc::open_result(id, 512);
         out.push_str("\"protocolVersion\":\"");
         out.push_str(version);
-        out.push_str("\",\"capabilities\":{\"tools\":{}},\"serverInfo\":");
+        out.push_str("\",\"capabilities\":");
+        out.push_str(serving::capabilities(&view.calls.registry()));
+        out.push_str(",\"serverInfo\":");
         out.push_str(SERVER_INFO);
         out.push_str(",\"instructions\":");
         push_json_string(&mut out, INSTRUCTIONS);
@@ -282,12 +309,13 @@ impl<'a> Asked<'a> {
             progress: progress.map(Into::into),
             numbers: Numbers::new(resume),
             stateless: self.stateless,
+            serves: Serves::Tool,
             in_turn: false,
         };
         let wants_text = ticket.progress.is_some();
         let bounds =
             Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
-        let options = Options { priority, timeout, dedup, wants_text, resume, bounds, can };
+        let options = Options { priority, timeout, dedup, wants_text, resume, bounds, can, method: false };
         let (state, responses) = (params.request_state, params.input_responses);
         let continues = (state.is_some() || responses.is_some()).then(|| Continued {
             state: state.map(|state| state.0),
@@ -330,11 +358,13 @@ impl<'a> Asked<'a> {
         self.close_list(out)
     }
 
-    fn discover(&self) -> Request<'static> {
+    fn discover(&self, view: &View<'_>) -> Request<'static> {
         let mut out = open(self.id, self.stateless, 512);
         out.push_str("\"supportedVersions\":[\"");
         out.push_str(STATELESS);
-        out.push_str("\"],\"capabilities\":{\"tools\":{}},\"instructions\":");
+        out.push_str("\"],\"capabilities\":");
+        out.push_str(serving::capabilities(&view.calls.registry()));
+        out.push_str(",\"instructions\":");
         push_json_string(&mut out, INSTRUCTIONS);
         self.close_list(out)
     }

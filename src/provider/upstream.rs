@@ -21,6 +21,8 @@ mod link;
 mod listing;
 mod message;
 mod mirror;
+mod others;
+mod passing;
 mod pipe;
 mod questions;
 mod required;
@@ -32,6 +34,8 @@ use http::Address;
 use instance::{Reach, Terms};
 pub use listing::{Listed, Listing};
 pub use mirror::Mirrored;
+pub use others::{Entry, Others};
+pub use passing::Passed;
 pub use required::Continued;
 pub use server::{InUse, Owner, Server, ToolCall};
 

@@ -60,6 +60,8 @@ pub struct Registry {
     tools: Vec<Arc<Tool>>,
     /// Those that only composites call.
     inner: Vec<Arc<Tool>>,
+    /// Requests of servers that are no calls of tools.
+    methods: Vec<Arc<Tool>>,
     by_name: HashMap<Arc<str>, Arc<Tool>>,
     /// Who brings which tool, where that is told.
     owners: HashMap<Arc<str>, Arc<str>>,
@@ -119,6 +121,7 @@ impl Registry {
         let mut registry = Self {
             tools: Vec::new(),
             inner: Vec::new(),
+            methods: Vec::new(),
             by_name: HashMap::new(),
             owners: HashMap::new(),
             servers: Vec::new(),
@@ -239,7 +242,12 @@ impl Registry {
             let second = owner.map_or_else(|| listed::kind(&entry.work).to_owned(), ToString::to_string);
             return Err(RegistryError::Twice { name: entry.name.clone(), first: self.owner(tool), second });
         }
-        Ok(ToolId(u32::try_from(self.tools.len() + self.inner.len()).unwrap_or(u32::MAX)))
+        Ok(self.next_id())
+    }
+
+    fn next_id(&self) -> ToolId {
+        let taken = self.tools.len() + self.inner.len() + self.methods.len();
+        ToolId(u32::try_from(taken).unwrap_or(u32::MAX))
     }
 
     /// All tools, in the order in which they are listed.

@@ -15,6 +15,8 @@ use crate::tool::prompt::TimeoutClass;
 use crate::tool::registry::{Entries, Prepared, Registration, RegistryError};
 use crate::tool::{Asked, CustomWork, Dedup, Effect, Registry, Unprepared, Work, Worth};
 
+pub mod methods;
+
 /// Adds the tools that a server has listed, in a lane of their own; returns why some are left out.
 pub fn offer(registry: &mut Registry, server: &Arc<Server>, ladder: &Ladder) -> Vec<RegistryError> {
     let config = server.config();
@@ -26,8 +28,9 @@ pub fn offer(registry: &mut Registry, server: &Arc<Server>, ladder: &Ladder) -> 
     });
     let digest = config.digest();
     registry.add_server(Arc::clone(server));
-    let Some(listing) = server.listing() else { return Vec::new() };
-    let mut left_out = Vec::new();
+    // Of names that no tool can have: only a server of the same name would be in the way, and there is none.
+    let mut left_out: Vec<_> = methods::offer(registry, server, lane, ladder).err().into_iter().collect();
+    let Some(listing) = server.listing() else { return left_out };
     for listed in &listing.tools {
         let Some(name) = config.offered_as(&listed.name) else { continue };
         let work = UpstreamTool {

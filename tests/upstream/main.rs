@@ -21,5 +21,6 @@ mod ending;
 mod hostile;
 mod importing;
 mod offering;
+mod passing;
 mod reloading;
 mod sharing;

@@ -212,7 +212,9 @@ struct Ears {
 impl Hear for Ears {
     fn notice(&self, method: &str, params: Option<&str>) {
         match method {
-            "notifications/tools/list_changed" => self.changed.notify_one(),
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => self.changed.notify_one(),
             "notifications/message" => {
                 let text: String = params.unwrap_or_default().chars().take(256).collect();
                 tracing::debug!(server = &*self.server, "it logs {}", text.escape_debug());

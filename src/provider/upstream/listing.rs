@@ -12,16 +12,17 @@ use crate::provider::push_json_string;
 use crate::provider::upstream::instance::Live;
 use crate::provider::upstream::link::{Param, Request};
 use crate::provider::upstream::mirror::{self, Mirrored};
+use crate::provider::upstream::others::Others;
 use crate::provider::upstream::pipe::Failed;
 
 /// Entries of one list. More would drown whoever must choose among them.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 /// Bytes of one list.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// Pages of one list.
-const PAGES: usize = 200;
+pub(super) const PAGES: usize = 200;
 /// How long one page may take.
-const PAGE: Duration = Duration::from_secs(30);
+pub(super) const PAGE: Duration = Duration::from_secs(30);
 
 /// One tool as its server lists it.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,8 @@ pub struct Listing {
     pub tools: Vec<Listed>,
     /// What is wrong with those that are left out, one line each.
     pub left_out: Vec<String>,
+    /// What there is beside tools.
+    pub others: Others,
 }
 
 #[derive(Deserialize)]
@@ -128,43 +131,42 @@ impl Listed {
             says_read_only: hints.read_only_hint == Some(true),
             says_idempotent: hints.idempotent_hint == Some(true),
             mirrored,
-            rest: members_but_name(raw).unwrap_or_default().into(),
+            rest: members_but("name", raw).unwrap_or_default().into(),
             schema_text,
         })
     }
 }
 
-/// All members but `name`, as they were written.
-fn members_but_name(raw: &str) -> Option<String> {
-    struct Rest(String);
-    impl<'de> Deserialize<'de> for Rest {
-        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Members;
-            impl<'de> serde::de::Visitor<'de> for Members {
-                type Value = Rest;
-                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str("an object")
-                }
-                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Rest, A::Error> {
-                    let mut out = String::new();
-                    while let Some((key, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
-                        if key.get() == "\"name\"" {
-                            continue;
-                        }
-                        if !out.is_empty() {
-                            out.push(',');
-                        }
-                        out.push_str(key.get());
-                        out.push(':');
-                        out.push_str(value.get());
-                    }
-                    Ok(Rest(out))
-                }
+/// All members but one, as they were written.
+pub(super) fn members_but(name: &str, raw: &str) -> Option<String> {
+    let quoted = format!("\"{name}\"");
+    let Pairs(pairs) = serde_json::from_str(raw).ok()?;
+    let rest = pairs.into_iter().filter(|(key, _)| key.get() != quoted);
+    let rest: Vec<_> = rest.map(|(key, value)| format!("{}:{}", key.get(), value.get())).collect();
+    Some(rest.join(","))
+}
+
+/// The members of an object, as they were written.
+struct Pairs<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> serde::de::Visitor<'de> for Members {
+            type Value = Pairs<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
             }
-            deserializer.deserialize_map(Members)
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
         }
+        deserializer.deserialize_map(Members)
     }
-    serde_json::from_str::<Rest>(raw).ok().map(|rest| rest.0)
 }
 
 /// Asks for all its tools, page by page.

@@ -18,6 +18,7 @@ use crate::provider::upstream::link::{Param, Request};
 use crate::provider::upstream::listing::{self, Listing};
 use crate::provider::upstream::message::{Era, Refusal, Spliced};
 use crate::provider::upstream::mirror::{self, Mirrored};
+use crate::provider::upstream::others;
 use crate::provider::upstream::pipe::Failed;
 use crate::provider::upstream::required::{Continued, Given, Required};
 use crate::provider::{Context, Fault, Reply};
@@ -146,7 +147,9 @@ impl Server {
     /// It is down, or does not answer.
     pub async fn list(&self) -> Result<Arc<Listing>, Fault> {
         let live = self.live(self.lister).await?;
-        let listing = Arc::new(listing::tools(&live).await.map_err(|failed| self.fault(failed))?);
+        let mut listing = listing::tools(&live).await.map_err(|failed| self.fault(failed))?;
+        listing.others = others::others(&live, &mut listing.left_out).await;
+        let listing = Arc::new(listing);
         *self.listing.lock() = Some(Arc::clone(&listing));
         Ok(listing)
     }
@@ -188,7 +191,7 @@ impl Server {
     }
 
     /// The connection for these, once it is there.
-    async fn live(&self, owner: Owner) -> Result<Arc<Live>, Fault> {
+    pub(super) async fn live(&self, owner: Owner) -> Result<Arc<Live>, Fault> {
         let instance = self.instance(owner)?;
         loop {
             let state = instance.state();
@@ -207,7 +210,7 @@ impl Server {
         }
     }
 
-    fn instance(&self, owner: Owner) -> Result<Arc<Instance>, Fault> {
+    pub(super) fn instance(&self, owner: Owner) -> Result<Arc<Instance>, Fault> {
         let mut instances = self.instances.lock();
         if let Some(instance) = instances.get(&owner) {
             return Ok(Arc::clone(instance));
@@ -228,7 +231,7 @@ impl Server {
         Fault::Down { provider: Arc::clone(&self.name), why: Arc::clone(why), retry_after }
     }
 
-    fn fault(&self, failed: Failed) -> Fault {
+    pub(super) fn fault(&self, failed: Failed) -> Fault {
         let provider = Arc::clone(&self.name);
         match failed {
             Failed::Refused(refusal) => {
@@ -260,6 +263,8 @@ impl Server {
                 servers::Transport::Http { .. } => "http".to_owned(),
             },
             "tools": listing.as_ref().map(|listing| listing.tools.len()),
+            "prompts": listing.as_ref().map(|listing| listing.others.prompts.len()),
+            "resources": listing.as_ref().map(|listing| listing.others.resources.len()),
             "left_out": left_out,
             "instances": instances,
         })

@@ -48,6 +48,21 @@ impl Registry {
         Ok(())
     }
 
+    /// Adds a request of a server's that is no call of a tool.
+    ///
+    /// # Errors
+    /// A schema that is none.
+    pub fn register_method(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
+        let tool = compile(self.next_id(), entry, ladder)?;
+        self.methods.push(Arc::new(tool));
+        Ok(())
+    }
+
+    /// The request of that name.
+    pub fn method(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.methods.iter().find(|tool| &*tool.name == name)
+    }
+
     /// Adds a server whose tools are offered, if it lists any.
     pub fn add_server(&mut self, server: Arc<Server>) {
         self.servers.push(server);

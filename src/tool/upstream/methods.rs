@@ -1,0 +1,156 @@
+//! What servers serve beside tools, on the path of a call: prompts, resources and completions. Each of these methods is
+//! worked on as a tool is, in its server's lane; it is in no list, and no caller of tools finds it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::Map;
+use serde_json::value::RawValue;
+
+use crate::config::Ladder;
+use crate::config::servers::Share;
+use crate::provider::push_json_string;
+use crate::provider::upstream::{InUse, Passed, Server};
+use crate::provider::{Context, Fault, Job, Reply};
+use crate::tool::place::{LaneId, Place};
+use crate::tool::prompt::TimeoutClass;
+use crate::tool::registry::{Prepared, Registration, RegistryError};
+use crate::tool::{Asked, CustomWork, Dedup, Effect, Misfit, Registry, Unprepared, Work, Worth};
+
+/// A method that is passed to one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `resources/read`
+    Read,
+    /// `prompts/get`
+    Get,
+    /// `completion/complete`
+    Complete,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Get, Self::Complete];
+
+    /// As the protocol calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "resources/read",
+            Self::Get => "prompts/get",
+            Self::Complete => "completion/complete",
+        }
+    }
+
+    /// What it is called at this server: what lists of allowed tools know it by. No tool's name has a slash.
+    pub fn at(self, server: &Server) -> String {
+        format!("{}__{}", server.name(), self.name())
+    }
+}
+
+/// What callers call a prompt of this server.
+pub fn prompt_name(server: &Server, own: &str) -> String {
+    if server.config().prefix { format!("{}__{own}", server.name()) } else { own.to_owned() }
+}
+
+/// Adds the methods of a server, in its lane.
+pub(super) fn offer(
+    registry: &mut Registry,
+    server: &Arc<Server>,
+    lane: LaneId,
+    ladder: &Ladder,
+) -> Result<(), RegistryError> {
+    for method in Method::ALL {
+        let work = Passing { server: Arc::clone(server), method, lane, digest: server.config().digest() };
+        let alone = server.config().share == Share::Session;
+        registry.register_method(
+            Registration {
+                name: method.at(server),
+                description: method.name().to_owned(),
+                effect: Effect::Read,
+                worth: Worth::Cheap,
+                dedup: alone.then_some(Dedup::Session),
+                cache_ttl: None,
+                class: TimeoutClass::Workflow,
+                counts_steps: true,
+                input_schema: Map::from_iter([("type".into(), "object".into())]),
+                work: Work::Custom(Box::new(work)),
+            },
+            ladder,
+        )?;
+    }
+    Ok(())
+}
+
+struct Passing {
+    server: Arc<Server>,
+    method: Method,
+    lane: LaneId,
+    digest: u64,
+}
+
+impl std::fmt::Debug for Passing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{:x}", self.method.at(&self.server), self.digest)
+    }
+}
+
+type Members = BTreeMap<String, Box<RawValue>>;
+
+impl Passing {
+    /// The parameters as the server knows them: its own names, and nothing that speaks of the caller's connection.
+    fn params(&self, text: &str) -> Result<Vec<(String, Box<str>)>, Misfit> {
+        let wrong = |path: &str| Misfit { path: path.into(), message: "it makes no sense".into() };
+        let mut members: Members = serde_json::from_str(text).map_err(|_| wrong("params"))?;
+        members.remove("_meta");
+        let own = |json: &RawValue| {
+            let name: String = serde_json::from_str(json.get()).ok()?;
+            let prefix = format!("{}__", self.server.name());
+            let own = if self.server.config().prefix { name.strip_prefix(&*prefix)? } else { &*name };
+            let mut json = String::new();
+            push_json_string(&mut json, own);
+            RawValue::from_string(json).ok()
+        };
+        if self.method == Method::Get {
+            let name = members.get_mut("name").ok_or_else(|| wrong("name"))?;
+            *name = own(name).ok_or_else(|| wrong("name"))?;
+        }
+        if let Some(reference) = members.get_mut("ref").filter(|_| self.method == Method::Complete) {
+            let mut inner: Members = serde_json::from_str(reference.get()).map_err(|_| wrong("ref"))?;
+            if let Some(name) = inner.get_mut("name") {
+                *name = own(name).ok_or_else(|| wrong("ref/name"))?;
+                *reference = serde_json::value::to_raw_value(&inner).map_err(|_| wrong("ref"))?;
+            }
+        }
+        Ok(members.into_iter().map(|(name, json)| (name, json.get().into())).collect())
+    }
+}
+
+impl CustomWork for Passing {
+    fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared> {
+        let passed = Passed {
+            owner: self.server.owner(asked.principal, asked.session),
+            method: self.method.name(),
+            params: self.params(asked.text)?,
+        };
+        let job = Box::new(Pass { server: self.server.claim(), passed });
+        Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
+    }
+}
+
+struct Pass {
+    server: InUse,
+    passed: Passed,
+}
+
+impl Job for Pass {
+    fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
+        let Self { server, passed } = *self;
+        server.pass(passed, context).boxed()
+    }
+
+    fn asks(&self) -> bool {
+        false
+    }
+}
