@@ -208,7 +208,9 @@ impl ModuleRun {
 
 fn see(tell: &dyn Tell, glimpse: Glimpse) {
     let message = glimpse.line.unwrap_or_default();
-    tell.step(Step { progress: glimpse.elapsed.as_secs_f64(), total: None, message });
+    // Seconds, as people read them; looks are a second apart at least, so that it rises.
+    let progress = (glimpse.elapsed.as_secs_f64() * 10.0).round() / 10.0;
+    tell.step(Step { progress, total: None, message });
 }
 
 /// A word as a shell would want it, where it is not a plain one.

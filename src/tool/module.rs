@@ -205,11 +205,15 @@ fn script(modules: &Modules, path: &str) -> Result<PathBuf, Misfit> {
 
 fn unknown(modules: &Modules, id: &str) -> String {
     let names: Vec<_> = modules.config().declared.iter().map(|module| &*module.id).collect();
-    let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, id));
+    let distance = |name: &&&str| strsim::damerau_levenshtein(name, id);
+    let near = names
+        .iter()
+        .min_by_key(distance)
+        .filter(|near| id.len() <= 64 && distance(near) <= 3.max(near.len() / 3));
     match near {
-        Some(near) if id.len() <= 64 => format!("no such module is declared here; the nearest is {near}"),
-        Some(_) => "no such module is declared here".to_owned(),
-        None => "no module is declared here: name a script_path".to_owned(),
+        Some(near) => format!("no such module is declared here; the nearest is {near}"),
+        None if names.is_empty() => "no module is declared here: name a script_path".to_owned(),
+        None => format!("no such module is declared here; there are: {}", names.join(", ")),
     }
 }
 
