@@ -19,12 +19,14 @@ use crate::health::Health;
 use crate::lifecycle::Lifecycle;
 use crate::listener::{Listener, Traffic};
 use crate::provider::catalog::Catalog;
+use crate::provider::flow::folder::{NoFolder, Site};
 use crate::provider::llm::SetupError;
 use crate::provider::module::Modules;
 use crate::provider::upstream;
 use crate::tasks::{TaskKind, Tasks};
 use crate::telemetry::CallLog;
 use crate::tool::Registry;
+use crate::tool::flow;
 use crate::tool::module;
 use crate::tool::prompt::{self, Declaration};
 use crate::tool::registry::RegistryError;
@@ -59,6 +61,9 @@ pub enum StartError {
     /// A provider cannot be set up.
     #[error("set up the providers")]
     Provider(#[from] SetupError),
+    /// Flows have nowhere to work.
+    #[error("set up the flows")]
+    Flows(#[from] NoFolder),
     /// An upstream server cannot be set up.
     #[error("set up the upstream servers")]
     Server(#[from] upstream::SetupError),
@@ -85,6 +90,7 @@ impl StartError {
             | Self::ToolsSyntax(..)
             | Self::Registry(_)
             | Self::Provider(_)
+            | Self::Flows(_)
             | Self::Server(_) => true,
             Self::AddressInUse { .. } | Self::Listen(..) => false,
         }
@@ -141,6 +147,10 @@ impl App {
             let machine = Arc::clone(registry.catalog().machine());
             let modules = Arc::new(Modules::new(config.modules.clone(), machine));
             module::offer(&mut registry, &modules, &config.ladder)?;
+        }
+        if !config.flows.folders.is_empty() {
+            let site = Site::open(&config.flows)?;
+            flow::offer(&mut registry, config, site, &config.ladder)?;
         }
         add(&mut registry, &config.ladder)?;
         let socket = listen(config.listen).await?;

@@ -188,7 +188,7 @@ impl Calls {
         let limits = &config.limits;
         let share = if config.principals.len() > 1 { Share::Half } else { Share::HalfOnceSeveral };
         let slots = |kind: Composite| {
-            let pool = Pool::new(Arc::from(kind.name()), kind.limit(limits), limits.queue, share);
+            let pool = Pool::new(Arc::from(kind.name()), kind.limit(limits), kind.queue(limits), share);
             Arc::new(Desk::plain(pool.into()))
         };
         let path = Path {
@@ -312,6 +312,7 @@ impl Calls {
             session: caller.session.id,
             is_child: origin.is_child(),
             continued: continues.map(Continues::owned),
+            slots: &*self.path,
         };
         let prepared = match offer.registry.prepare(tool, asked) {
             Ok(Some(prepared)) => prepared,
@@ -381,8 +382,7 @@ impl Calls {
     ) -> RunsAt {
         match place {
             Place::Lane(_) => {
-                let is_child = origin.is_child();
-                RunsAt::Lane(InLane { desk, rung, fallbacks, is_child, stop })
+                RunsAt::Lane(InLane { desk, rung, fallbacks, is_child: origin.is_child(), stop })
             }
             Place::Composite(_) => {
                 RunsAt::Own(desk, Box::new(Opener { calls: self.clone(), caller: caller.clone() }))

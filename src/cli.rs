@@ -107,6 +107,12 @@ pub struct ServeArgs {
     /// Prompt tools to serve instead of the built-in ones (TOML)
     #[arg(long, value_name = "FILE")]
     pub tools_file: Option<PathBuf>,
+    /// Flows at work, at most [default: 5]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_workers: Option<u32>,
+    /// Flows that wait for a place, at most [default: 20]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_queue: Option<u32>,
     /// End after so many seconds without a connection or a call, as one that `shim --spawn` started does
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_exit_secs: Option<u32>,

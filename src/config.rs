@@ -12,6 +12,7 @@ mod aliases;
 mod build;
 pub mod env;
 mod fallbacks;
+pub mod flows;
 pub mod jsonc;
 pub mod keys;
 pub mod ladder;
@@ -30,6 +31,7 @@ mod values;
 
 pub use aliases::Alias;
 pub use fallbacks::Fallback;
+pub use flows::FlowsConfig;
 pub use ladder::Ladder;
 pub use modules::{GateRules, ModuleConfig, ModulesConfig};
 pub use money::{Cost, Price, Prices};
@@ -96,6 +98,10 @@ pub struct Limits {
     pub consensus: usize,
     /// Calls of `run_batch` at work.
     pub batches: usize,
+    /// Runs of `execute_flow` at work.
+    pub flows: usize,
+    /// Those that wait for one to end.
+    pub flows_queue: usize,
     /// Runs at work for each client session.
     pub session: usize,
     /// Runs that wait in one provider's queue, and in one session's.
@@ -244,6 +250,8 @@ pub struct Config {
     pub tools_file: Option<PathBuf>,
     /// Local commands.
     pub modules: ModulesConfig,
+    /// What flows may touch.
+    pub flows: FlowsConfig,
     /// Upstream MCP servers.
     pub servers: Vec<ServerConfig>,
     /// The files that were read, to see when they change.

@@ -5,11 +5,13 @@ use std::hash::{Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod continuation;
+mod flow;
 mod question;
 mod request_state;
 mod session_key;
 
 pub use continuation::ContinuationId;
+pub use flow::FlowId;
 pub use question::QuestionId;
 pub use request_state::RequestState;
 pub use session_key::SessionKey;

@@ -30,7 +30,10 @@ pub mod recent;
 pub mod retry;
 mod sse;
 pub mod submit;
+mod tell;
 pub mod upstream;
+
+pub use tell::{Step, Tell};
 
 /// Why a provider did not do the work. It names no prompt, no argument and no secret: a provider's own error
 /// text may quote any of them, so only its short machine-readable code is kept.
@@ -409,26 +412,6 @@ pub fn push_json_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// How far work has come, by its own count.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// How far; it rises.
-    pub progress: f64,
-    /// Of how much, where that is known.
-    pub total: Option<f64>,
-    /// What happened; it may be empty.
-    pub message: String,
-}
-
-/// Where work in progress tells of itself. Telling never waits and never fails.
-pub trait Tell: Send + Sync {
-    /// The next piece of the text that is being made.
-    fn text(&self, piece: &str);
-
-    /// How far the work has come; whoever looks later sees the latest.
-    fn step(&self, step: Step);
-}
-
 /// What the work is given beside its arguments.
 #[derive(Clone)]
 pub struct Context {
@@ -468,6 +451,11 @@ pub trait Job: Send {
     /// Whether it may ask whoever called, on its way.
     fn asks(&self) -> bool {
         false
+    }
+
+    /// What it answers where there is neither a place for it nor room to wait for one; none is the plain refusal.
+    fn when_full(&self) -> Option<Reply> {
+        None
     }
 
     /// Who else may do it where its provider fails, one after the other; it is asked for before the first attempt.

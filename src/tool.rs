@@ -10,11 +10,13 @@ use serde_json::Value;
 use crate::ids::{ClientSessionId, PrincipalId, ToolId};
 use crate::provider::upstream::Continued;
 use crate::provider::{Job, Reply};
+use crate::tool::place::Slots;
 use crate::tool::registry::Prepared;
 
 mod batch;
 pub mod builtin;
 pub mod consensus;
+pub mod flow;
 pub mod module;
 pub mod place;
 pub mod prompt;
@@ -124,6 +126,8 @@ pub struct Asked<'a> {
     pub is_child: bool,
     /// The state of its server, and what was said to it, where it goes on with an earlier call.
     pub continued: Option<Continued>,
+    /// Where composites work.
+    pub slots: &'a dyn Slots,
 }
 
 /// Work of a tool that is not the registry's own.

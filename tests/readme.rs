@@ -12,9 +12,10 @@ use std::collections::BTreeSet;
 use clap::{CommandFactory as _, Parser as _};
 use inflightd::call::Code;
 use inflightd::cli::Cli;
-use inflightd::config::{Sources, resolve};
+use inflightd::config::{Config, FlowsConfig, Sources, resolve};
 use inflightd::provider::catalog::Catalog;
-use inflightd::tool::{Registry, prompt};
+use inflightd::provider::flow::folder::Site;
+use inflightd::tool::{Registry, flow, prompt};
 
 const README: &str = include_str!("../README.md");
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
@@ -22,7 +23,13 @@ const PROTOCOL: &str = include_str!("../docs/protocol.md");
 fn registry() -> Registry {
     let config = resolve(Sources::default()).unwrap().config;
     let declared = prompt::parse(prompt::BUILT_IN).unwrap();
-    Registry::new(Catalog::new(&config).unwrap(), &declared, &config.ladder).unwrap()
+    let mut registry = Registry::new(Catalog::new(&config).unwrap(), &declared, &config.ladder).unwrap();
+    // Those that are there as soon as somebody configures them.
+    let work = env!("CARGO_TARGET_TMPDIR").into();
+    let flows = FlowsConfig { folders: vec![".".into()], work, work_is_set: true, ..config.flows.clone() };
+    let site = Site::open(&flows).unwrap();
+    flow::offer(&mut registry, &Config { flows, ..config.clone() }, site, &config.ladder).unwrap();
+    registry
 }
 
 /// The first cells of the table under a heading.

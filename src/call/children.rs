@@ -109,7 +109,11 @@ impl Path {
             closing: &self.closing,
             returns: false,
         };
-        let (mut slot, start) = budget.turn(slots, queued).await?;
+        let (mut slot, start) = match budget.turn(slots, queued).await {
+            Ok(turn) => turn,
+            Err(error @ CallError::Full { .. }) => return job.when_full().ok_or(error),
+            Err(error) => return Err(error),
+        };
         for phase in [Phase::Dequeued, Phase::SessionAllocated, Phase::ProviderCallStart] {
             stages.mark(phase, start);
         }

@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::phase::Phase;
 use crate::provider::{Job, Reply};
 use crate::tool::Tool;
-use crate::tool::place::{Composite, Place};
+use crate::tool::place::{Composite, Place, Slots};
 use crate::tool::registry::Prepared;
 
 /// A Run's place in a lane.
@@ -34,6 +34,12 @@ pub(super) struct InLane {
     pub(super) is_child: bool,
     /// Tells work that winds down by itself to do so.
     pub(super) stop: Option<CancellationToken>,
+}
+
+impl Slots for Path {
+    fn are_full(&self, kind: Composite) -> bool {
+        self.slots(kind).pool.is_full()
+    }
 }
 
 impl Path {

@@ -126,6 +126,12 @@ impl Pool {
         PoolView { in_use: state.in_use, limit: self.limit, queued: state.line.waiting() }
     }
 
+    /// Whether neither a permit nor room in the queue is left.
+    pub fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        !self.has_free(&state) && state.line.waiting() >= self.queue_limit
+    }
+
     /// Takes a permit at once, if one is free and nobody waits for it.
     pub fn try_take(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state.lock();

@@ -95,6 +95,8 @@ fn flags(args: ServeArgs) -> Vec<(&'static str, String)> {
         ("LOG_LEVEL", args.log_level),
         ("LOG_FORMAT", args.log_format),
         ("TOOLS_FILE", args.tools_file.map(path)),
+        ("MAX_WORKERS", args.max_workers.map(|count| count.to_string())),
+        ("MAX_QUEUE", args.max_queue.map(|count| count.to_string())),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }

@@ -1,6 +1,5 @@
 //! Values → [`Config`], with the rules that bind several keys together.
 
-use super::fallbacks;
 use super::ladder::{self, Resolved, Rung, Rungs};
 use super::parse::Wrong;
 use super::principals::{LOCAL, RateLimit};
@@ -10,6 +9,7 @@ use super::{
     BreakerRules, Config, ConversationBounds, Limits, LogFormat, LogLevel, OfflineConfig, OfflineFault,
     Resilience, RetryRules,
 };
+use super::{fallbacks, flows};
 
 /// Reads every key. `None` where the ladder does not hold; other problems leave a stand-in.
 pub(super) fn config(values: &mut Values) -> Option<Config> {
@@ -59,6 +59,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let guard_window = values.milliseconds("GUARD_WINDOW_MS");
     let tools_file = values.file("TOOLS_FILE");
     let modules = values.modules();
+    let flows = flows::read(values);
     let (servers, child_environment) = values.servers();
     let servers_wait = values.seconds("MCP_SERVERS_WAIT_SECS");
     let files = values.files();
@@ -94,6 +95,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         guard_window,
         tools_file,
         modules,
+        flows,
         servers,
         files,
         child_environment,
@@ -136,6 +138,8 @@ fn limits(values: &mut Values) -> (Limits, bool) {
         session: count("SESSION_MAX_INFLIGHT"),
         consensus: count("CONSENSUS_MAX_INFLIGHT"),
         batches: count("BATCHES_MAX_INFLIGHT"),
+        flows: count("MAX_WORKERS"),
+        flows_queue: count("MAX_QUEUE"),
         queue: count("QUEUE_MAX"),
         executions: count("EXECUTIONS_MAX"),
         connections: count("CONNECTIONS_MAX"),

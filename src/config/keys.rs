@@ -3,6 +3,7 @@
 //! `.env.example`, `docs/configuration.md` and the long help of `serve` are written from this table, and tests
 //! hold them to it. A default stands here and nowhere else.
 
+mod flows;
 mod modules;
 mod providers;
 
@@ -129,7 +130,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
 
 /// All groups, in the order of the table.
 pub fn groups() -> impl Iterator<Item = &'static Group> {
-    GROUPS.iter().chain(modules::GROUPS).chain(providers::GROUPS)
+    GROUPS.iter().chain(modules::GROUPS).chain(flows::GROUPS).chain(providers::GROUPS)
 }
 
 /// Every key, in the order of the table.

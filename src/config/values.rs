@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::aliases::{self, Alias};
 use super::fallbacks::{self, Fallback};
+use super::flows;
 use super::keys::{self, Default, Key, Kind};
 use super::ladder::{Ladder, Rung, Set};
 use super::modules::{self, GateRules, ModulesConfig};
@@ -281,6 +282,18 @@ impl Values {
         let path = |text: &str| folder.join(Path::new(text));
         let is_there = |text: &str| path(text).is_file().then(|| path(text)).ok_or(Wrong::NoFile);
         self.set(name, is_there).map(|(path, _)| path)
+    }
+
+    /// Folders, which need not be there.
+    pub(super) fn folders(&mut self, name: &str) -> Vec<PathBuf> {
+        let folder = self.working_folder.clone();
+        self.value(name, |text| Ok(flows::list(text, &folder))).0
+    }
+
+    /// A path, which need not be there.
+    pub(super) fn path(&mut self, name: &str) -> Option<PathBuf> {
+        let folder = self.working_folder.clone();
+        self.set(name, |text| Ok(folder.join(text))).map(|(path, _)| path)
     }
 
     /// The raw text of a key, for what must be known before everything else.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -121,4 +122,9 @@ impl Meter {
 pub trait ChatProvider: Send + Sync {
     /// Asks. Dropping the future closes the provider's connection.
     fn chat(&self, request: ChatRequest, context: Context) -> BoxFuture<'static, Result<Reply, Fault>>;
+
+    /// The models that it lists; none, where it lists none.
+    fn models(&self, _context: &Context) -> BoxFuture<'static, Result<Vec<String>, Fault>> {
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
 }

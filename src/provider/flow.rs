@@ -4,11 +4,16 @@
 //! each node waits for.
 
 pub mod draw;
+pub mod engine;
 pub mod file;
+pub mod folder;
 pub mod format;
 pub mod graph;
 pub mod kind;
+pub mod output;
 pub mod problem;
+pub mod question;
+mod tree;
 
 pub use graph::{Flow, Link, Node};
 pub use kind::{NodeKind, Port};

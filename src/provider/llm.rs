@@ -24,6 +24,7 @@ mod answer;
 mod anthropic;
 mod gemini;
 mod json;
+mod models;
 mod openai;
 
 use answer::{Answer, Nonsense};
@@ -105,15 +106,17 @@ impl ChatProvider for Llm {
         let shared = Arc::clone(&self.shared);
         async move { shared.ask(request, &context).await }.boxed()
     }
+
+    fn models(&self, context: &Context) -> BoxFuture<'static, Result<Vec<String>, Fault>> {
+        let (shared, context) = (Arc::clone(&self.shared), context.clone());
+        async move { shared.models(&context).await }.boxed()
+    }
 }
 
 impl Shared {
     async fn ask(&self, request: ChatRequest, context: &Context) -> Result<Reply, Fault> {
         let sent = self.request(&request)?;
-        let (head, body) = self.pool.send(sent).await.map_err(|error| match error {
-            NoAnswer::Unreachable(reason) => Fault::Unreachable { provider: Arc::clone(&self.name), reason },
-            NoAnswer::Broken => self.broken("no answer to the request"),
-        })?;
+        let (head, body) = self.sent(sent).await?;
         if !head.status.is_success() {
             return Err(self.refusal(&head, body, context).await);
         }
@@ -127,6 +130,25 @@ impl Shared {
         Ok(Reply::text(&answer.text).answered_by(model, answer.usage()))
     }
 
+    async fn models(&self, context: &Context) -> Result<Vec<String>, Fault> {
+        let mut sent = self.to(models::path(self.wire), Bytes::new())?;
+        *sent.method_mut() = Method::GET;
+        sent.headers_mut().remove(CONTENT_TYPE);
+        let (head, body) = self.sent(sent).await?;
+        if !head.status.is_success() {
+            return Err(self.refusal(&head, body, context).await);
+        }
+        let body = read_limited(body, context.max_reply_bytes).await.map_err(|cut| self.cut(cut, context))?;
+        models::read(self.wire, &body).map_err(|nonsense| self.nonsense(nonsense))
+    }
+
+    async fn sent(&self, request: Request<Full<Bytes>>) -> Result<(Parts, Body), Fault> {
+        self.pool.send(request).await.map_err(|error| match error {
+            NoAnswer::Unreachable(reason) => Fault::Unreachable { provider: Arc::clone(&self.name), reason },
+            NoAnswer::Broken => self.broken("no answer to the request"),
+        })
+    }
+
     fn request(&self, request: &ChatRequest) -> Result<Request<Full<Bytes>>, Fault> {
         let (path, body) = match self.wire {
             Wire::OpenAi => {
@@ -135,12 +157,16 @@ impl Shared {
             Wire::Anthropic => (anthropic::PATH.to_owned(), anthropic::body(request, self.stream)),
             Wire::Gemini => (gemini::path(&request.model, self.stream), gemini::body(request)),
         };
+        self.to(&path, Bytes::from(body))
+    }
+
+    fn to(&self, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Fault> {
         // The base is a URL, and whatever a path cannot hold is escaped: only its length may be too much.
         let url = Uri::try_from(format!("{}{path}", self.base_url)).map_err(|_| Fault::Unreachable {
             provider: Arc::clone(&self.name),
             reason: "the model's name is too long",
         })?;
-        let mut sent = Request::new(Full::new(Bytes::from(body)));
+        let mut sent = Request::new(Full::new(body));
         *sent.method_mut() = Method::POST;
         *sent.uri_mut() = url;
         *sent.headers_mut() = self.headers.clone();

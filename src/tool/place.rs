@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Limits;
-use crate::tool::{batch, consensus};
+use crate::tool::{batch, consensus, flow};
 
 /// Who does work, with a queue and permits of its own: a provider of the catalogue, or whatever else serves calls side
 /// by side.
@@ -29,17 +29,20 @@ pub enum Composite {
     Consensus,
     /// `run_batch`
     Batch,
+    /// `execute_flow`
+    Flow,
 }
 
 impl Composite {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Consensus, Self::Batch];
+    pub const ALL: [Self; 3] = [Self::Consensus, Self::Batch, Self::Flow];
 
     /// The name of its slots, in errors and statistics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Consensus => consensus::NAME,
             Self::Batch => batch::NAME,
+            Self::Flow => flow::NAME,
         }
     }
 
@@ -48,7 +51,28 @@ impl Composite {
         match self {
             Self::Consensus => limits.consensus,
             Self::Batch => limits.batches,
+            Self::Flow => limits.flows,
         }
+    }
+
+    /// How many may wait for a place.
+    pub fn queue(self, limits: &Limits) -> usize {
+        match self {
+            Self::Consensus | Self::Batch => limits.queue,
+            Self::Flow => limits.flows_queue,
+        }
+    }
+}
+
+/// Where composites work, for those who look before they do more.
+pub trait Slots: Sync {
+    /// Whether a call that comes now would find neither a place nor room to wait for one.
+    fn are_full(&self, kind: Composite) -> bool;
+}
+
+impl std::fmt::Debug for dyn Slots + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slots")
     }
 }
 
