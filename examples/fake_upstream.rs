@@ -227,6 +227,7 @@ impl Server {
             ("inquire", json!({}), ""),
             ("look", json!({}), "read"),
             ("withdraw", json!({}), ""),
+            ("storm", json!({"times": {"type": "integer"}}), ""),
         ];
         let own = own.map(|(name, properties, effect)| {
             let read = effect == "read";
@@ -366,6 +367,15 @@ impl Server {
                     self.text(&call, "never mind");
                 }
                 self.text(id, "withdrawn");
+            }
+            // More questions than anybody answers, then the answer to its call.
+            "storm" => {
+                for n in 0..arguments["times"].as_u64().unwrap() {
+                    self.say(&format!(
+                        "{{\"jsonrpc\":\"2.0\",\"id\":\"storm {n}\",\"method\":\"elicitation/create\",\"params\":{{}}}}"
+                    ));
+                }
+                self.held.insert(id.to_owned(), "storm".to_owned());
             }
             "ask" => {
                 for (own, method) in

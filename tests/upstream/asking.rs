@@ -263,6 +263,46 @@ async fn who_waits_for_a_person_holds_its_servers_place_and_no_global_permit() {
 }
 
 #[tokio::test]
+async fn who_never_answers_has_its_call_end_at_its_time_and_the_question_taken_back() {
+    let daemon = Daemon::of(fake_with(&[], &json!({"share": "session", "timeout_secs": 0.3}))).await;
+    let mut client = daemon.client_that(None, &everything()).await;
+    let id = client.begin("fake__look", form("x")).await;
+    let question = client.question().await;
+    assert_eq!(code(&client.answer(id).await), "TIMEOUT");
+    let taken_back = client.wire.find(|message| message["method"] == "notifications/cancelled").await;
+    assert_eq!(taken_back["params"]["requestId"], question["id"]);
+    until("all to be given back", || daemon.hub.calls.pools().0.in_use == 0).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_questions_is_bounded_and_holds_up_nobody() {
+    let daemon = daemon().await;
+    let mut client = daemon.client_that(None, &everything()).await;
+    let id = client.begin("fake__storm", json!({"times": 1000})).await;
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        open.push(client.question().await);
+    }
+    assert_eq!(client.text("fake__echo", json!({"text": "meanwhile"})).await, "meanwhile");
+    assert!(client.wire.unasked().is_empty(), "no more than 16 at once");
+    for question in open {
+        client.says(&question, json!({"action": "accept"})).await;
+    }
+    assert_eq!(client.text("fake__release", json!({"key": "storm"})).await, "1");
+    assert_eq!(text(&client.answer(id).await), "released storm");
+    let all_accepted = async {
+        loop {
+            let about: Value = serde_json::from_str(&client.text("fake__about", json!({})).await).unwrap();
+            let answers = about["answers"].as_array().unwrap().iter();
+            if answers.filter(|answer| answer.as_str().unwrap().contains("accept")).count() == 16 {
+                break;
+            }
+        }
+    };
+    within("all answers at their server", all_accepted).await;
+}
+
+#[tokio::test]
 async fn a_caller_that_goes_while_it_is_asked_leaves_nothing_behind() {
     let daemon = daemon().await;
     let mut client = daemon.client_that(None, &everything()).await;
@@ -291,6 +331,8 @@ async fn who_waits_for_a_person_when_the_daemon_goes_down_is_answered_at_once() 
     assert!(!within("the end", ended).await.unwrap().timeout_reached);
 }
 
+mod door;
+mod http;
 mod newer;
 
 /// A message of a client of the older era to `/mcp`.
