@@ -402,13 +402,8 @@ fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {
 }
 
 fn unsupported(id: &str, requested: &str) -> String {
-    let mut data = format!("{{\"supported\":[\"{STATELESS}\"");
-    for version in HANDSHAKE {
-        data.push_str(",\"");
-        data.push_str(version);
-        data.push('"');
-    }
-    data.push_str("],\"requested\":");
+    // As `server/discover` has it: the others are reached by `initialize`.
+    let mut data = format!("{{\"supported\":[\"{STATELESS}\"],\"requested\":");
     push_json_string(&mut data, requested);
     data.push('}');
     jsonrpc::error_response(id, UNSUPPORTED_VERSION, "this protocol version is not served", Some(&data))

@@ -47,6 +47,8 @@ struct Params<'a> {
 struct Meta<'a> {
     #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
     version: Option<Str<'a>>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    capabilities: Option<&'a RawValue>,
 }
 
 impl<'a> Look<'a> {
@@ -59,9 +61,12 @@ impl<'a> Look<'a> {
         self.params.as_ref().map(|Object(params)| params)
     }
 
+    fn meta(&self) -> Option<&Meta<'a>> {
+        self.params()?.meta.as_ref().map(|Object(meta)| meta)
+    }
+
     fn version(&self) -> Option<&str> {
-        let Object(meta) = self.params()?.meta.as_ref()?;
-        meta.version.as_ref().map(|version| &*version.0)
+        self.meta()?.version.as_ref().map(|version| &*version.0)
     }
 
     /// Whether it brings all that is to be known of its client, and needs no session.
@@ -78,14 +83,29 @@ impl<'a> Look<'a> {
 
     /// The error response, where headers and request do not say the same.
     pub fn mismatch(&self, headers: Headers<'_>) -> Option<String> {
-        let why = if self.is_stateless() || headers.version == Some(STATELESS) {
+        let id = self.id.map(RawValue::get).unwrap_or_default();
+        let is_newer = self.is_stateless() || headers.version == Some(STATELESS);
+        // A notification has nobody who could be told.
+        if let Some(lacks) = self.lacks().filter(|_| is_newer && self.id.is_some()) {
+            let text = format!("params._meta lacks {lacks}");
+            return Some(jsonrpc::error_response(id, jsonrpc::INVALID_PARAMS, &text, None));
+        }
+        let why = if is_newer {
             self.stateless_mismatch(headers)
         } else {
             let unknown = headers.version.filter(|version| !HANDSHAKE.contains(version));
             unknown.map(|_| "MCP-Protocol-Version is none that is served".to_owned())
         };
-        let id = self.id.map(RawValue::get).unwrap_or_default();
         why.map(|why| jsonrpc::error_response(id, HEADER_MISMATCH, &why, None))
+    }
+
+    /// What a request of the newer era must bring, and this one does not.
+    fn lacks(&self) -> Option<&'static str> {
+        match self.meta() {
+            Some(Meta { version: Some(_), capabilities: Some(_) }) => None,
+            Some(Meta { version: Some(_), .. }) => Some("io.modelcontextprotocol/clientCapabilities"),
+            Some(_) | None => Some("io.modelcontextprotocol/protocolVersion"),
+        }
     }
 
     fn stateless_mismatch(&self, headers: Headers<'_>) -> Option<String> {
@@ -172,7 +192,7 @@ mod tests {
     use super::*;
 
     const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"grüß","arguments":{},
-        "_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        "_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
     const HEAD: Headers<'_> = Headers {
         version: Some("2026-07-28"),
         method: Some("tools/call"),
@@ -211,8 +231,24 @@ mod tests {
             version(Some("1999-01-01")).as_deref(),
             Some("MCP-Protocol-Version is none that is served")
         );
-        // A header of the newer era beside a request that is none.
-        assert!(version(Some("2026-07-28")).is_some());
+    }
+
+    #[test]
+    fn a_request_of_the_newer_era_brings_all_that_it_must() {
+        let mismatch = |meta: &str| {
+            let text =
+                format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{{{meta}}}}}");
+            Look::at(&text).mismatch(Headers { method: Some("tools/list"), ..HEAD })
+        };
+        let lacks = |what: &str| {
+            Some(format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{{\"code\":-32602,\"message\":\"params._meta lacks io.modelcontextprotocol/{what}\"}}}}"
+            ))
+        };
+        assert_eq!(mismatch(""), lacks("protocolVersion"));
+        assert_eq!(mismatch("\"_meta\":{}"), lacks("protocolVersion"));
+        let version = "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}";
+        assert_eq!(mismatch(version), lacks("clientCapabilities"));
     }
 
     #[test]
