@@ -1,5 +1,6 @@
 //! One run: each node starts as soon as those that it waits for have ended, and a few ask at once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +163,8 @@ struct Engine<'a> {
     asked: HashMap<String, u32>,
     answered_bytes: usize,
     artifacts: Vec<Artifact>,
+    /// Where among them each file stands, by its name.
+    written: HashMap<String, usize>,
 }
 
 impl<'a> Engine<'a> {
@@ -190,6 +193,7 @@ impl<'a> Engine<'a> {
             asked: HashMap::new(),
             answered_bytes: 0,
             artifacts: Vec::new(),
+            written: HashMap::new(),
         }
     }
 
@@ -292,9 +296,18 @@ impl<'a> Engine<'a> {
     fn write(&mut self, target: &Target, text: &Arc<str>) -> Result<(), Failure> {
         self.folder.write(target, text)?;
         let artifact = Artifact { name: target.name(), text: Arc::clone(text), stays: target.stays() };
-        // Of what was written twice, the last is left.
-        self.artifacts.retain(|before| before.name != artifact.name);
-        self.artifacts.push(artifact);
+        // Of a file that was written twice, the last is left.
+        match self.written.entry(artifact.name.clone()) {
+            Entry::Occupied(place) => {
+                if let Some(before) = self.artifacts.get_mut(*place.get()) {
+                    *before = artifact;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.artifacts.len());
+                self.artifacts.push(artifact);
+            }
+        }
         Ok(())
     }
 

@@ -160,11 +160,11 @@ fn sweep(work: &Path) {
     let Ok(entries) = fs::read_dir(work) else { return };
     let mut swept = 0_usize;
     for entry in entries.flatten() {
-        let is_run = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let path = entry.path();
         let held = |root: Root| root.hold().is_ok() && root.is_at(&path);
-        if is_run && is_folder && is_stale(&path) && Root::open(&path).is_ok_and(held) {
+        let Some(process) = maker(&entry.file_name().to_string_lossy()) else { continue };
+        if is_folder && is_stale(process, &path) && Root::open(&path).is_ok_and(held) {
             remove(&path);
             swept += 1;
         }
@@ -174,12 +174,19 @@ fn sweep(work: &Path) {
     }
 }
 
+/// The process that made the folder of a run, by its name: `flow_<32 hexadecimal digits>_<process>`. `None` for every other
+/// folder: it is somebody's own.
+fn maker(name: &str) -> Option<i32> {
+    let (id, process) = name.strip_prefix(PREFIX)?.split_once('_')?;
+    let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+    if is_id && is_number { process.parse().ok() } else { None }
+}
+
 /// Whether the daemon that its name tells of is no more: a run whose folder was made just now holds it a moment later.
 #[cfg(unix)]
-fn is_stale(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = name.rsplit('_').next().and_then(|id| id.parse().ok());
-    let process = process.and_then(rustix::process::Pid::from_raw);
+fn is_stale(process: i32, path: &Path) -> bool {
+    let process = rustix::process::Pid::from_raw(process);
     // This one has made none yet: in a container each daemon has the same id as the one before.
     let process = process.filter(|id| *id != rustix::process::getpid());
     // Ids are used again: of a process that lives, whoever it is, only a folder that nobody holds for long is stale.
@@ -188,7 +195,7 @@ fn is_stale(path: &Path) -> bool {
 }
 
 #[cfg(not(unix))]
-fn is_stale(path: &Path) -> bool {
+fn is_stale(_process: i32, path: &Path) -> bool {
     fs::metadata(path).and_then(|about| about.modified()).is_ok_and(is_old)
 }
 

@@ -202,11 +202,21 @@ fn folders_of_killed_daemons_go_at_the_next_start_and_those_of_living_ones_stay(
     for process in [i32::MAX, rustix::process::getpid().as_raw_pid()] {
         fs::create_dir_all(place.0.join(format!("work/flow_{}_{process}/deep", FlowId::mint()))).unwrap();
     }
-    fs::create_dir(place.0.join("work/mine")).unwrap();
+    // Somebody's own, whatever they are called.
+    let id = FlowId::mint();
+    for own in [
+        "mine".to_owned(),
+        "flow_charts".into(),
+        "flow_2024_1".into(),
+        format!("flow_{id}"),
+        format!("flow_{id}_x"),
+    ] {
+        fs::create_dir(place.0.join("work").join(own)).unwrap();
+    }
     std::os::unix::fs::symlink(place.0.join("elsewhere"), place.0.join("work/flow_link_1")).unwrap();
-    assert_eq!(place.runs(), 5);
+    assert_eq!(place.runs(), 9);
     drop(place.site());
-    assert_eq!(place.runs(), 3);
+    assert_eq!(place.runs(), 7);
     assert!(held.path().exists() && place.0.join("elsewhere/secret.json").exists());
 }
 
