@@ -17,6 +17,7 @@
     reason = "helpers of tests are tests: they may panic, and they bound each wait by themselves"
 )]
 
+mod canaries;
 mod consensus;
 mod conversations;
 mod dedup;
