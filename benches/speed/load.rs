@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
-use crate::wire::{self, ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool};
+use crate::wire::{self, CHAT, ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool};
 
 /// Longer than any answer may take: a server that lost a call ends the benchmark here.
 const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
@@ -125,6 +125,8 @@ pub enum Asks {
     Distinct,
     /// Each connection always the same, of a tool whose answers are kept.
     Kept,
+    /// Each call a question of its own to a model.
+    Model,
 }
 
 impl Asks {
@@ -132,13 +134,14 @@ impl Asks {
         match self {
             Self::Distinct => ECHO,
             Self::Kept => KEPT,
+            Self::Model => CHAT,
         }
     }
 
     /// The text of the call `id` on the connection `at`.
     fn text(self, at: usize, id: u64) -> [u8; 16] {
         match self {
-            Self::Distinct => wire::text_of(id),
+            Self::Distinct | Self::Model => wire::text_of(id),
             // Behind all ids, so that it is nobody else's.
             Self::Kept => wire::text_of((1 << 48) + at as u64),
         }

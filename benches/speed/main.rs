@@ -7,7 +7,7 @@
 //! - `quick`: 3 rounds of half a second instead of 5 of two.
 //! - `selftest`: the spawned reference stands in for the daemon; whatever needs joining then misses its target.
 //! - `daemon=PATH`: another binary than the one cargo has built, for example of profile `dist`.
-//! - `only=`: some of `echo`, `hits`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`.
+//! - `only=`: some of `echo`, `hits`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`, `provider`.
 #![cfg_attr(
     target_os = "linux",
     allow(
@@ -33,6 +33,8 @@ mod measure;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
+mod provider;
+#[cfg(target_os = "linux")]
 mod reference;
 #[cfg(target_os = "linux")]
 mod report;
@@ -52,6 +54,16 @@ fn main() {
     let number = |at: usize| words.get(at).map(|word| word.parse::<u16>().unwrap());
     match words.first().map(String::as_str) {
         Some(process::REFERENCE) => run_reference(number(1).unwrap(), number(2)),
+        Some(process::MODEL) => {
+            let port = number(1).unwrap();
+            alone(async move {
+                provider::serve(tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap()).await;
+            });
+        }
+        Some(process::BARE) => {
+            let duration = std::time::Duration::from_millis(u64::from(number(3).unwrap()));
+            alone(provider::ask_for(number(1).unwrap(), number(2).unwrap(), duration));
+        }
         Some(process::SHIM) => shim::stand_in(number(1).unwrap()),
         // `cargo test --all-targets` runs benchmarks too, without a word.
         None => println!("run it with `cargo bench --bench speed`"),
@@ -66,13 +78,19 @@ fn run_reference(port: u16, latency_ms: Option<u16>) {
 
     let held = |ms| Flavour::Spawned { latency: Duration::from_millis(u64::from(ms)) };
     let flavour = latency_ms.map_or(Flavour::Inline, held);
+    alone(async move {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        reference::serve(listener, flavour).await;
+    });
+}
+
+/// Runs a child's work on one worker thread.
+#[cfg(target_os = "linux")]
+fn alone(work: impl Future<Output = ()> + Send + 'static) {
     // The benchmark may be killed; nobody else ends this child then.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        tokio::spawn(reference::serve(listener, flavour)).await.unwrap();
-    });
+    runtime.block_on(async move { tokio::spawn(work).await.unwrap() });
 }
 
 #[cfg(target_os = "linux")]
@@ -111,7 +129,7 @@ fn run(words: &[String]) {
     let bench = Bench { effort, cores, daemon };
     let mut report = report::Report::default();
     let only = value("only=").map(|names| names.split(',').collect::<Vec<_>>());
-    let measurements: [(&str, Measurement); 8] = [
+    let measurements: [(&str, Measurement); 9] = [
         ("echo", Bench::echo),
         ("hits", Bench::hits),
         ("followers", Bench::followers),
@@ -120,6 +138,7 @@ fn run(words: &[String]) {
         ("idle", Bench::idle),
         ("first", Bench::first),
         ("shim", Bench::shim),
+        ("provider", Bench::provider),
     ];
     for (name, measure) in measurements {
         if only.as_ref().is_none_or(|only| only.contains(&name)) {

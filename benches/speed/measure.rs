@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Asks, Joined, Load, Peer, Ran};
 use crate::process::{Cores, Program, Server};
+use crate::provider;
 use crate::reference::Flavour;
 use crate::report::{Report, median, quantile};
 use crate::shim;
@@ -101,7 +102,7 @@ fn print_joined(one: &Contender, reference: &Contender, share: f64) {
 impl Bench {
     fn program(&self, log_level: &'static str, latency: Duration) -> Program {
         match &self.daemon {
-            Some(binary) => Program::Daemon { binary: binary.clone(), log_level, latency },
+            Some(binary) => Program::Daemon { binary: binary.clone(), log_level, latency, model: None },
             None => Program::Reference(Flavour::Spawned { latency }),
         }
     }
@@ -302,5 +303,43 @@ impl Bench {
         report.target("the shim adds, p50", measured, "1000 µs", added < 1000.0);
         let mebibytes = seen.resident as f64 / f64::from(1 << 20);
         report.target("the shim, resident", format!("{mebibytes:.1} MiB"), "8 MiB", mebibytes < 8.0);
+    }
+
+    /// What a call to a provider costs here beside a loop that only asks it.
+    pub fn provider(&self, report: &mut Report) {
+        let Some(binary) = self.daemon.clone() else { return };
+        let model = self.start(&Program::Model);
+        let port = Some(model.port);
+        let daemon = Program::Daemon { binary, log_level: "warn", latency: Duration::ZERO, model: port };
+        for connections in [1, 8] {
+            let mut daemon = Contender::new("daemon, warn", self.start(&daemon), connections);
+            let mut bare = Vec::new();
+            for _ in 0..self.effort.rounds {
+                bare.push(provider::bare(self.cores, model.port, connections, self.effort.round));
+                daemon.closed_loop(Asks::Model, 1, self.effort.round);
+            }
+            println!(
+                "\n{connections} at once, each a question to a model service on loopback that answers at once\n\n\
+                 | who asks | calls/s | µs a call | p50 µs | p99 µs |\n|---|---|---|---|---|"
+            );
+            let of = |figure: fn(&provider::Bare) -> f64| bare.iter().map(figure).collect::<Vec<_>>();
+            let (mut costs, mut p50s) = (of(|round| round.cost), of(|round| round.p50));
+            let paired = |ours: &[f64], bare: &[f64], by: fn(f64, f64) -> f64| {
+                median(&mut ours.iter().zip(bare).map(|(ours, bare)| by(*ours, *bare)).collect::<Vec<_>>())
+            };
+            let ratio = paired(&daemon.costs, &costs, |ours, bare| ours / bare);
+            let added = paired(&daemon.p50s, &p50s, |ours, bare| ours - bare);
+            let (rate, p99) = (median(&mut of(|round| round.rate)), median(&mut of(|round| round.p99)));
+            let (cost, p50) = (median(&mut costs), median(&mut p50s));
+            println!("| a bare reqwest loop | {rate:.0} | {cost:.1} | {p50:.0} | {p99:.0} |");
+            let [rate, cost, p50, p99] =
+                [&mut daemon.rates, &mut daemon.costs, &mut daemon.p50s, &mut daemon.p99s]
+                    .map(|each| median(each));
+            println!("| daemon, warn | {rate:.0} | {cost:.1} | {p50:.0} | {p99:.0} |");
+            let what = format!("a provider call, {connections} at once, beside a bare reqwest loop");
+            let measured = format!("{ratio:.2} × its processor time, p50 + {added:.0} µs");
+            // A frame each way and the whole path come on top of the request; three times is more than both cost.
+            report.target(&what, measured, "3.00 ×", ratio <= 3.0);
+        }
     }
 }

@@ -18,6 +18,11 @@ pub const REFERENCE: &str = "--reference";
 /// A line on stdin is a frame and back; stands in for the shim in a self-test.
 pub const SHIM: &str = "--shim";
 
+/// A model service that answers at once.
+pub const MODEL: &str = "--model";
+/// The bare loop that asks it.
+pub const BARE: &str = "--bare";
+
 /// The two cores: one for servers, one for the generator.
 #[derive(Debug, Clone, Copy)]
 pub struct Cores(Option<(usize, usize)>);
@@ -47,7 +52,7 @@ impl Cores {
     }
 
     /// Spawns a child on the servers' core: a child inherits the affinity of the thread that forks it.
-    fn spawn_server(self, command: &mut Command) -> Child {
+    pub fn spawn_server(self, command: &mut Command) -> Child {
         if let Some((core, _)) = self.0 {
             pin(core);
         }
@@ -82,7 +87,11 @@ pub enum Program {
         log_level: &'static str,
         /// What its offline provider takes.
         latency: Duration,
+        /// Where the model service listens that it asks, instead of its offline provider.
+        model: Option<u16>,
     },
+    /// The model service, in this binary; on the generator's core.
+    Model,
 }
 
 /// One running server; killed when dropped.
@@ -118,10 +127,19 @@ impl Server {
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let mut command = match program {
             Program::Reference(flavour) => reference(*flavour, port),
-            Program::Daemon { binary, log_level, latency } => {
+            Program::Daemon { binary, log_level, latency, model } => {
                 let mut command = Command::new(binary);
                 command.arg("serve").env_clear();
                 daemon_environment(&mut command, port, log_level, *latency);
+                if let Some(model) = model {
+                    command.env("OPENAI_API_KEY", "k").env("OPENAI_MAX_INFLIGHT", "100000");
+                    command.env("OPENAI_API_URL", format!("http://127.0.0.1:{model}/v1"));
+                }
+                command
+            }
+            Program::Model => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.arg(MODEL).arg(port.to_string());
                 command
             }
         };
@@ -131,12 +149,16 @@ impl Server {
         } else {
             command.stderr(File::create(folder.join("stderr")).unwrap());
         }
-        Self { child: cores.spawn_server(&mut command), folder, port }
+        let child = match program {
+            Program::Model => command.spawn().unwrap(),
+            _ => cores.spawn_server(&mut command),
+        };
+        Self { child, folder, port }
     }
 
     fn is_ready(&self, program: &Program) -> bool {
         match program {
-            Program::Reference(_) => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+            Program::Reference(_) | Program::Model => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
             Program::Daemon { .. } => get(self.port, "/readyz").is_some_and(|head| head.contains(" 200 ")),
         }
     }
@@ -144,22 +166,7 @@ impl Server {
     /// Processor time of all its threads until now; sleeps a moment first, so that they are at rest.
     pub fn cpu(&self) -> Duration {
         std::thread::sleep(Duration::from_millis(20));
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let nanos: Option<u64> = tasks
-            .map(|task| {
-                let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-                text.split(' ').next()?.parse::<u64>().ok()
-            })
-            .sum();
-        nanos.map_or_else(|| self.cpu_in_ticks(), Duration::from_nanos)
-    }
-
-    /// The same where the kernel keeps no schedstat: in steps of 10 ms.
-    fn cpu_in_ticks(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
-        Duration::from_millis(ticks.sum::<u64>() * 10)
+        cpu_of(self.child.id())
     }
 
     /// Resident bytes.
@@ -174,6 +181,26 @@ impl Drop for Server {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Processor time of all threads of a process until now.
+pub fn cpu_of(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let nanos: Option<u64> = tasks
+        .map(|task| {
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        })
+        .sum();
+    nanos.map_or_else(|| cpu_in_ticks(pid), Duration::from_nanos)
+}
+
+/// The same where the kernel keeps no schedstat: in steps of 10 ms.
+fn cpu_in_ticks(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 /// Resident bytes of a process: `smaps_rollup` is exact, `status` may lag behind by some pages a core.
