@@ -1,4 +1,5 @@
-//! Log lines: rare ones through `tracing`, the one for each call through a bounded queue and one writer.
+//! Log lines: rare ones through `tracing`, the one for each call as a record; both through a bounded queue and a writer
+//! of its own, so that nobody waits for whoever reads the log.
 //!
 //! Neither prompts, arguments nor secrets come here: nothing in this file takes any.
 
@@ -18,6 +19,9 @@ use crate::lifecycle::Record;
 
 #[cfg(test)]
 pub(crate) mod heard;
+mod outlet;
+
+pub use outlet::{flush, say};
 
 /// Lines that may wait for the writer: a quarter of a second at 32,000 calls/s. More are dropped and counted.
 const WAITING_LINES: usize = 8192;
@@ -35,7 +39,8 @@ pub fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Trace => Level::TRACE,
     };
     let ours = Targets::new().with_target("inflightd", level).with_default(LevelFilter::WARN);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let outlet = outlet::Outlet::of_process();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || outlet.clone());
     let registry = tracing_subscriber::registry();
     // An error means that this process has its log already: tests start several daemons in one.
     let _ = match format {

@@ -1,6 +1,5 @@
 //! `inflightd serve`: the daemon.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -47,13 +46,21 @@ pub fn run(args: ServeArgs) -> ExitCode {
     if let Some(threads) = config.worker_threads {
         runtime.worker_threads(threads);
     }
-    match runtime.enable_all().build() {
+    let code = match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(&config, idle_exit, flags)),
         Err(error) => {
-            super::complain(&format!("could not start the runtime: {error}"));
+            complain(&format!("could not start the runtime: {error}"));
             ExitCode::from(EXIT_FAILED)
         }
-    }
+    };
+    telemetry::flush();
+    code
+}
+
+/// Says why it does not run, behind what the log said before.
+fn complain(text: &str) {
+    telemetry::flush();
+    super::complain(text);
 }
 
 async fn serve(config: &Config, idle_exit: Option<Duration>, flags: Vec<(&'static str, String)>) -> ExitCode {
@@ -62,7 +69,7 @@ async fn serve(config: &Config, idle_exit: Option<Duration>, flags: Vec<(&'stati
     let (stop, hang_ups) = match heard {
         Ok(heard) => heard,
         Err(error) => {
-            super::complain(&format!("could not listen for signals: {error}"));
+            complain(&format!("could not listen for signals: {error}"));
             return ExitCode::from(EXIT_FAILED);
         }
     };
@@ -82,7 +89,7 @@ async fn serve(config: &Config, idle_exit: Option<Duration>, flags: Vec<(&'stati
 }
 
 fn refuse(error: &StartError) -> ExitCode {
-    super::complain(&format!("could not {}", explain(error)));
+    complain(&format!("could not {}", explain(error)));
     ExitCode::from(if error.is_configuration() { EXIT_CONFIG } else { EXIT_FAILED })
 }
 
@@ -143,8 +150,7 @@ fn welcome(config: &Config, address: SocketAddr) {
         version = env!("CARGO_PKG_VERSION"),
         drain = config.drain_timeout.as_secs(),
     );
-    // Whoever closed stderr does not want to read it.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    telemetry::say(&text);
 }
 
 /// One message for each TERM or INT.

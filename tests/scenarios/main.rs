@@ -31,6 +31,8 @@ mod frames;
 mod keys;
 mod leaving;
 mod limits;
+#[cfg(unix)]
+mod logs;
 mod mcp_http;
 mod members;
 mod memory;
