@@ -256,6 +256,9 @@ pub trait Dialect: Send + 'static {
     /// What says that a question needs no answer any more.
     fn withdrawn(&self, id: QuestionId) -> Option<String>;
 
+    /// What says that something else is offered than before, where the language has it.
+    fn changed(&self) -> &'static [&'static str];
+
     /// A call that could not be handed over: its id is in use, or there are too many.
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String;
 }

@@ -21,6 +21,7 @@ use crate::proto::progress::Progress;
 use crate::proto::{CallFrame, Close, Continued, Dialect, Request, Ticket, Turn, View};
 
 mod asking;
+mod changes;
 mod good_bye;
 mod line;
 mod outbox;
@@ -30,6 +31,7 @@ mod take_back;
 mod under_way;
 mod wire;
 
+use changes::Changes;
 use good_bye::{End, broken};
 use line::{Line, Next};
 use outbox::Outbox;
@@ -65,6 +67,7 @@ where
     D: Dialect,
 {
     let closing = Box::pin(hub.closing.wait());
+    let changes = Changes::new(&hub.calls);
     let pulse = Pulse::new(dialect.awaits_hello());
     let outbox = Outbox::new(hub.limits.write_queue_bytes);
     let mut session = Session {
@@ -76,6 +79,7 @@ where
         under_way: UnderWay::default(),
         closing,
         listens: false,
+        changes,
         pulse,
         read_in_a_row: 0,
         stalled: None,
@@ -94,6 +98,7 @@ struct Session<S, D> {
     /// Wakes the session when the daemon closes its connections; polled once, since a task's waker stays good.
     closing: Pin<Box<Closed>>,
     listens: bool,
+    changes: Changes,
     pulse: Pulse,
     read_in_a_row: usize,
     /// The peer has as much waiting as it may.
@@ -116,6 +121,8 @@ enum Event {
     Beat(Beat),
     /// The next request that waited for its turn has it.
     Turn,
+    /// Something else is offered.
+    Changed,
     Closing,
 }
 
@@ -166,6 +173,9 @@ where
         }
         if self.is_closing(cx) {
             return Poll::Ready(Event::Closing);
+        }
+        if self.changes.any(&self.hub.calls, cx) {
+            return Poll::Ready(Event::Changed);
         }
         self.read_in_a_row = 0;
         match self.wire.poll_flush(cx) {
@@ -247,6 +257,10 @@ where
             }
             Event::Beat(beat) => self.beat(beat),
             Event::Turn => self.next_in_turn(),
+            Event::Changed => {
+                self.dialect.changed().iter().for_each(|text| self.wire.outbox.push(text));
+                None
+            }
             Event::Closing => {
                 // What waits is answered as far as it can be: new calls are refused by now.
                 while self.line.moves_on() {

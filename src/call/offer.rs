@@ -2,11 +2,13 @@
 //! go on under what they began with.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::call::desk::Desk;
 use crate::call::queue::{Pool, Share};
@@ -54,6 +56,11 @@ pub(super) struct Offers {
     now: ArcSwap<Offer>,
     rules: DeskRules,
     closed: AtomicBool,
+    /// The generation that holds, to be looked at often.
+    generation: AtomicU64,
+    /// The last one that everybody was told of.
+    told: AtomicU64,
+    changed: Arc<Notify>,
     /// Two changes at once would lose one.
     changing: Mutex<()>,
 }
@@ -64,7 +71,15 @@ impl Offers {
         let desks = desks(&registry, &rules, &[]);
         let offer = Offer { registry: Arc::new(registry), generation: 0, desks };
         let now = ArcSwap::from_pointee(offer);
-        Self { now, rules, closed: AtomicBool::new(false), changing: Mutex::new(()) }
+        Self {
+            now,
+            rules,
+            closed: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            changed: Arc::default(),
+            changing: Mutex::new(()),
+        }
     }
 
     /// The offer that holds now.
@@ -82,6 +97,24 @@ impl Offers {
         if self.closed.load(Ordering::Acquire) {
             self.now.load().desks.iter().for_each(|desk| desk.pool.close());
         }
+        self.generation.store(generation, Ordering::SeqCst);
+        self.changed.notify_waiters();
+        self.told.store(generation, Ordering::SeqCst);
+    }
+
+    /// The generation that holds.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// The last one that everybody who waits was told of.
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// Resolves at the next change.
+    pub(super) fn changes(&self) -> OwnedNotified {
+        Arc::clone(&self.changed).notified_owned()
     }
 
     /// Who waits is answered, and nobody is let in any more, whatever is offered later.

@@ -24,13 +24,23 @@ impl Calls {
 
     /// How often the tools have changed.
     pub fn generation(&self) -> u64 {
-        self.offers.now().generation
+        self.offers.generation()
     }
 
     /// Offers other tools and lanes from here on. What runs ends as it began; lanes of the same name and bound keep their
     /// permits and queues.
     pub fn offer_anew(&self, registry: Registry) {
         self.offers.offer_anew(registry);
+    }
+
+    /// The last generation that whoever waits for changes was told of.
+    pub fn generation_told(&self) -> u64 {
+        self.offers.told()
+    }
+
+    /// Resolves at the next change.
+    pub fn changes(&self) -> tokio::sync::futures::OwnedNotified {
+        self.offers.changes()
     }
 
     /// Calls under way and kept.

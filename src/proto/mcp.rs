@@ -47,6 +47,8 @@ const SERVER_INFO: &str = concat!("{\"name\":\"inflightd\",\"version\":\"", env!
 #[derive(Debug, Default)]
 pub struct Mcp {
     initialized: bool,
+    /// It was told that lists may change.
+    told_of_changes: bool,
     /// What whoever initialized can be asked for.
     can: Can,
     /// Who initialized.
@@ -150,6 +152,10 @@ impl Dialect for Mcp {
 
     fn withdrawn(&self, id: QuestionId) -> Option<String> {
         Some(asking::withdrawn(id))
+    }
+
+    fn changed(&self) -> &'static [&'static str] {
+        if self.told_of_changes { &serving::CHANGED } else { &[] }
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
@@ -284,7 +290,9 @@ impl Mcp {
         out.push_str("\"protocolVersion\":\"");
         out.push_str(version);
         out.push_str("\",\"capabilities\":");
-        out.push_str(serving::capabilities(&view.calls.registry()));
+        let registry = view.calls.registry();
+        self.told_of_changes = !registry.servers().is_empty();
+        out.push_str(serving::capabilities(&registry, true));
         out.push_str(",\"serverInfo\":");
         out.push_str(SERVER_INFO);
         out.push_str(",\"instructions\":");
@@ -363,7 +371,7 @@ impl<'a> Asked<'a> {
         out.push_str("\"supportedVersions\":[\"");
         out.push_str(STATELESS);
         out.push_str("\"],\"capabilities\":");
-        out.push_str(serving::capabilities(&view.calls.registry()));
+        out.push_str(serving::capabilities(&view.calls.registry(), false));
         out.push_str(",\"instructions\":");
         push_json_string(&mut out, INSTRUCTIONS);
         self.close_list(out)

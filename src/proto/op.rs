@@ -329,6 +329,11 @@ impl Dialect for Op {
         None
     }
 
+    fn changed(&self) -> &'static [&'static str] {
+        // Its clients ask for tools when they want to know.
+        &[]
+    }
+
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
         let id = ticket.id.as_deref();
         call_refused(if ticket.in_turn { To::Simple(id) } else { To::Ordinary(id) }, error)

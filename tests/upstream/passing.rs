@@ -205,3 +205,20 @@ async fn lists_follow_the_servers() {
     };
     assert_eq!(seen(&mut client).await, ["fake__greet", "fake__more_0"]);
 }
+
+#[tokio::test]
+async fn every_client_that_initialized_is_told_when_lists_change_each_time() {
+    let daemon = Daemon::of(fake(&["--serves"])).await;
+    let (mut one, mut two) = (daemon.client().await, daemon.client().await);
+    for change in 1..4 {
+        one.text("fake__change", json!({"tools": change})).await;
+        for client in [&mut one, &mut two] {
+            for list in ["tools", "prompts", "resources"] {
+                let wanted = format!("notifications/{list}/list_changed");
+                client.wire.find(|message| message["method"] == *wanted).await;
+            }
+            let tools = client.tools().await;
+            assert!(tools.contains(&format!("fake__extra_{}", change - 1)), "{tools:?}");
+        }
+    }
+}

@@ -23,14 +23,24 @@ const NO_RESOURCE: i32 = -32002;
 /// A fault of ours.
 const INTERNAL: i32 = -32603;
 
-/// What a client is told that there is.
-pub(super) fn capabilities(registry: &Registry) -> &'static str {
-    if registry.servers().is_empty() {
-        "{\"tools\":{}}"
-    } else {
-        "{\"tools\":{},\"prompts\":{},\"resources\":{},\"completions\":{}}"
+/// What a client is told that there is; in the older era it is told of changes too.
+pub(super) fn capabilities(registry: &Registry, tells: bool) -> &'static str {
+    match (registry.servers().is_empty(), tells) {
+        (true, _) => "{\"tools\":{}}",
+        (false, false) => "{\"tools\":{},\"prompts\":{},\"resources\":{},\"completions\":{}}",
+        (false, true) => {
+            "{\"tools\":{\"listChanged\":true},\"prompts\":{\"listChanged\":true},\
+             \"resources\":{\"listChanged\":true},\"completions\":{}}"
+        }
     }
 }
+
+/// What says that lists have changed. Which of them did is not looked into: whoever cares asks again.
+pub(super) const CHANGED: [&str; 3] = [
+    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}",
+    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/prompts/list_changed\"}",
+    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/list_changed\"}",
+];
 
 /// One of the methods that are served here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
