@@ -353,3 +353,20 @@ fn each_bad_day_has_a_word_and_a_warning() {
     }
     assert_eq!((words.len(), held(Sources::default()).config.offline.fault), (9, None));
 }
+
+#[test]
+fn local_commands_run_ten_at_once_or_as_many_as_is_said_and_never_none() {
+    let at_once =
+        |text: &str| held(process(&[("MODULES_MAX_CONCURRENT", text)])).config.modules.max_concurrent;
+    assert_eq!((at_once(""), at_once("3")), (10, 3));
+    assert_eq!(at_once("auto"), 2 * std::thread::available_parallelism().unwrap().get());
+    for none in ["0", "-1"] {
+        assert_eq!(
+            problem(process(&[("MODULES_MAX_CONCURRENT", none)])),
+            format!(
+                "MODULES_MAX_CONCURRENT={none} (from the environment): max_concurrent must be at least 1; \
+                 MODULES_MAX_CONCURRENT=10 would do"
+            )
+        );
+    }
+}

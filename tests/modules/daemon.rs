@@ -86,6 +86,34 @@ impl Daemon {
         self.call("run_module", arguments).await.told()
     }
 
+    /// A call over `/mcp` whose progress is seen as it comes.
+    pub async fn told(&self, tool: &str, arguments: Value, mut see: impl FnMut(&Value)) -> Value {
+        let meta = json!({"progressToken": 1, "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {}});
+        let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let request = self.http.post(format!("http://{}/mcp", self.address)).json(&message);
+        let request =
+            request.header("accept", "application/json, text/event-stream").header("mcp-name", tool);
+        let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/call");
+        let mut stream = within("an answer", request.send()).await.unwrap();
+        let mut text = String::new();
+        while let Some(chunk) = within("more", stream.chunk()).await.unwrap() {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let data =
+                    event.split_once("data: ").map(|(_, data)| serde_json::from_str::<Value>(data).unwrap());
+                text = rest.to_owned();
+                match data {
+                    Some(message) if message.get("result").is_some() => return message,
+                    Some(message) => see(&message["params"]),
+                    None => {}
+                }
+            }
+        }
+        panic!("the stream ended without a result: {text}");
+    }
+
     /// Permits of modules in use, and calls that wait for one.
     pub fn modules(&self) -> (usize, usize) {
         let (_, pools) = self.hub.calls.pools();

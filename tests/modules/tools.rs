@@ -359,3 +359,24 @@ async fn what_forks_writes_or_hides_for_ever_ends_with_its_time() {
     daemon.is_at_rest().await;
     stage.is_dead();
 }
+
+#[tokio::test]
+async fn its_last_line_and_the_end_of_each_of_a_batch_reach_who_waits() {
+    let stage = Stage::new();
+    stage
+        .script("walks", "echo first; until [ -e \"$(dirname \"$0\")/go\" ]; do sleep 0.01; done; echo last");
+    let daemon = Daemon::start(&stage, &table("walks", "")).await;
+    let mut seen = Vec::new();
+    let go = stage.path("go");
+    daemon
+        .told("run_module", json!({"module_id": "walks"}), |progress| {
+            seen.push(progress["message"].as_str().unwrap_or_default().to_owned());
+            fs::write(&go, "").unwrap();
+        })
+        .await;
+    assert_eq!(seen[0], "first");
+    let mut ends = Vec::new();
+    let runs = json!({"modules": [{"module_id": "walks"}, {"module_id": "walks"}]});
+    daemon.told("run_batch", runs, |progress| ends.push(progress["total"].clone())).await;
+    assert!(!ends.is_empty() && ends.iter().all(|total| *total == 2.0), "{ends:?}");
+}
