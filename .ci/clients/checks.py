@@ -22,9 +22,15 @@ TOOLS = {
 }
 PLAIN = os.environ["PLAIN"]
 SLOW = os.environ["SLOW"]
+OFFERING = os.environ.get("OFFERING")
 # What JSON, line framing and UTF-8 can each get wrong.
 UNICODE = "Grüße, 世界 🚀 \u2028 \"quoted\" \\ \t and\na second line, \u0000, \U0001f469\u200d\U0001f4bb"
 UNKNOWN_TOOL = -32602
+# What offering_server.py offers, under the daemon's names.
+NOTE = "note://today"
+NOTES = "note://days/{day}"
+READ = {NOTE: "Water the plants – all of them.", "note://days/Monday": "On Monday: nothing."}
+PROMPT = "offering__greet"
 
 
 def source():

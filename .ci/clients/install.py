@@ -65,8 +65,9 @@ def node_modules(script):
     """What starts `script` with Node and the clients' packages."""
     folder = node_packages("node")
     # An import is resolved from where the script lies.
-    here = shutil.copy(script, folder)
-    return [node(folder), here]
+    for each in script.parent.glob("*.mjs"):
+        shutil.copy(each, folder)
+    return [node(folder), folder / script.name]
 
 
 def node(folder):

@@ -9,9 +9,10 @@ import anyio
 from mcp import ClientSession, McpError, types
 from mcp.client.streamable_http import streamablehttp_client
 from mcp.client.websocket import websocket_client
+from pydantic import AnyUrl
 
 import checks
-from checks import PLAIN, SLOW, Promises, equal, text
+from checks import OFFERING, PLAIN, SLOW, Promises, equal, text
 
 
 @asynccontextmanager
@@ -104,6 +105,21 @@ async def progress(session):
     checks.rises(seen)
 
 
+async def resources(session):
+    equal([str(each.uri) for each in (await session.list_resources()).resources], [checks.NOTE])
+    templates = (await session.list_resource_templates()).resourceTemplates
+    equal([each.uriTemplate for each in templates], [checks.NOTES])
+    for uri, wanted in checks.READ.items():
+        [contents] = (await session.read_resource(AnyUrl(uri))).contents
+        equal((str(contents.uri), contents.text), (uri, wanted))
+
+
+async def prompts(session):
+    equal([prompt.name for prompt in (await session.list_prompts()).prompts], [checks.PROMPT])
+    got = await session.get_prompt(checks.PROMPT, {"name": "Ada"})
+    equal([message.content.text for message in got.messages], ["Greet Ada."])
+
+
 async def leaving():
     """A caller whose connection goes is no longer waited on."""
     async with client(SLOW) as session, anyio.create_task_group() as group:
@@ -121,6 +137,9 @@ async def session_checks(promises):
         await promises.hold("echo keeps every character", echo, session)
         await promises.hold("an unknown tool is an error", unknown_tool, session)
         await promises.hold("invalid arguments are a result that names them", invalid_arguments, session)
+    async with client(OFFERING) as session:
+        await promises.hold("resources are listed and read", resources, session)
+        await promises.hold("prompts are listed and got", prompts, session)
     async with client(SLOW) as session:
         await promises.hold("a cancelled call stops, pings go on", cancellation, session)
         await promises.hold("a slow call tells its progress", progress, session)

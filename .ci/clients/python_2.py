@@ -8,7 +8,7 @@ import anyio
 from mcp import Client, MCPError, StdioServerParameters
 
 import checks
-from checks import PLAIN, SLOW, Promises, equal, text
+from checks import OFFERING, PLAIN, SLOW, Promises, equal, text
 
 # The SDK gives a server this long to end once its stdin is closed, then kills it.
 KILLED_AFTER_SECONDS = 2.0
@@ -113,6 +113,21 @@ async def progress(session):
     checks.rises(seen)
 
 
+async def resources(session):
+    equal([str(each.uri) for each in (await session.list_resources()).resources], [checks.NOTE])
+    templates = (await session.list_resource_templates()).resource_templates
+    equal([each.uri_template for each in templates], [checks.NOTES])
+    for uri, wanted in checks.READ.items():
+        [contents] = (await session.read_resource(uri)).contents
+        equal((str(contents.uri), contents.text), (uri, wanted))
+
+
+async def prompts(session):
+    equal([prompt.name for prompt in (await session.list_prompts()).prompts], [checks.PROMPT])
+    got = await session.get_prompt(checks.PROMPT, {"name": "Ada"})
+    equal([message.content.text for message in got.messages], ["Greet Ada."])
+
+
 async def mode(promises, name, version):
     async with client(PLAIN, name) as session:
         await promises.hold(f"{version}: negotiated in mode {name}", negotiated, session, version)
@@ -126,6 +141,9 @@ async def mode(promises, name, version):
         closing = time.monotonic()
     if not OVER_HTTP:
         await promises.hold(f"{version}: the shim ends when its stdin ends", ended_by_itself, time.monotonic() - closing)
+    async with client(OFFERING, name) as session:
+        await promises.hold(f"{version}: resources are listed and read", resources, session)
+        await promises.hold(f"{version}: prompts are listed and got", prompts, session)
     async with client(SLOW, name) as session:
         await promises.hold(f"{version}: a cancelled call stops, others go on", cancellation, session)
         await promises.hold(f"{version}: a slow call tells its progress", progress, session)
