@@ -9,7 +9,8 @@
 //!
 //! - `run N SERVER SHAPE`: `N` calls; then `allocations A` and `bytes B` on stdout. `SERVER`: `daemon`, `reference`.
 //!   `SHAPE`: `echo`, each call something new, through every stage; `hit`, each the same, its answer kept; `follower`,
-//!   64 connections that ask the same, held until all of them wait: one runs, the others join.
+//!   64 connections that ask the same, held until all of them wait: one runs, the others join. Of the daemon alone:
+//!   `post`, as `echo` over `POST /mcp`; `upstream`, as `echo` of a server over stdin and stdout, which is not counted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,10 +27,16 @@
 
 mod count;
 mod held;
+#[path = "../speed/post.rs"]
+mod post;
 #[path = "../speed/reference.rs"]
 mod reference;
+#[path = "../speed/upstream.rs"]
+mod upstream;
 #[path = "../speed/wire.rs"]
 mod wire;
+
+use std::ops::Range;
 
 use inflightd::app::App;
 use inflightd::config::{Sources, resolve};
@@ -39,7 +46,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::count::{Counting, Counts};
 use crate::held::{HELD, Held};
 use crate::reference::Flavour;
-use crate::wire::{ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool};
+use crate::wire::{ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool, UPSTREAM};
+
+/// The word that turns this program into the daemon's child.
+const SERVE: &str = "serve";
 
 /// Connections that ask the same.
 const GROUP: u64 = 64;
@@ -50,6 +60,9 @@ static ALLOCATOR: Counting = Counting;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
+    if words == [SERVE] {
+        return upstream::serve();
+    }
     let [command @ "run", calls, server, shape] = words.as_slice() else {
         // `cargo test --all-targets` and `cargo bench` run this one too.
         println!("run it with `.ci/cost`");
@@ -63,13 +76,15 @@ fn main() {
         tokio::spawn(async move {
             let held = Held::default();
             let port = match &*server {
-                "daemon" => start_daemon(&held).await,
+                "daemon" => start_daemon(&held, shape == "upstream").await,
                 "reference" => start_reference().await,
                 other => panic!("no server {other:?}"),
             };
             match &*shape {
-                "echo" => one_by_one(port, calls, ECHO, wire::text_of).await,
-                "hit" => one_by_one(port, calls, KEPT, |_| wire::text_of(7)).await,
+                "echo" => one_by_one(Client::connect(port).await, calls, ECHO, wire::text_of).await,
+                "hit" => one_by_one(Client::connect(port).await, calls, KEPT, |_| wire::text_of(7)).await,
+                "post" => one_by_one(Client::connect_post(port).await, calls, ECHO, wire::text_of).await,
+                "upstream" => one_by_one(Client::connect(port).await, calls, UPSTREAM, wire::text_of).await,
                 "follower" => together(port, calls / GROUP, (server == "daemon").then_some(&held)).await,
                 other => panic!("no shape {other:?}"),
             }
@@ -81,11 +96,20 @@ fn main() {
 }
 
 /// Starts the daemon in this runtime, on a free port, with limits at which nothing is refused.
-async fn start_daemon(held: &Held) -> u16 {
+async fn start_daemon(held: &Held, has_upstream: bool) -> u16 {
     let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/speed/tools.toml");
-    let settings = [("INFLIGHTD_LISTEN", "127.0.0.1:0"), ("LOG_LEVEL", "warn"), ("TOOLS_FILE", tools)];
-    let flags = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let mut settings =
+        vec![("INFLIGHTD_LISTEN", "127.0.0.1:0"), ("LOG_LEVEL", "warn"), ("TOOLS_FILE", tools)];
+    let servers = std::env::temp_dir().join(format!("inflightd-cost-{}.json", std::process::id()));
+    if has_upstream {
+        let server = serde_json::json!({"command": std::env::current_exe().unwrap(), "args": [SERVE]});
+        let file = serde_json::json!({"mcpServers": {"upstream": server}});
+        std::fs::write(&servers, file.to_string()).unwrap();
+        settings.push(("MCP_SERVERS_FILE", servers.to_str().unwrap()));
+    }
+    let flags = settings.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let loaded = resolve(Sources { flags, ..Sources::default() }).unwrap();
+    let _ = std::fs::remove_file(servers);
     let app =
         App::bind_with(&loaded.config, |registry, ladder| held.register(registry, ladder)).await.unwrap();
     held.watches(app.hub());
@@ -104,8 +128,7 @@ async fn start_reference() -> u16 {
 }
 
 /// Calls one after the other, each answer checked; what was allocated meanwhile, by anyone.
-async fn one_by_one(port: u16, calls: u64, tool: Tool, text: impl Fn(u64) -> [u8; 16]) -> Counts {
-    let mut client = Client::connect(port).await;
+async fn one_by_one(mut client: Client, calls: u64, tool: Tool, text: impl Fn(u64) -> [u8; 16]) -> Counts {
     let before = count::now();
     for id in 1..=calls {
         client.ask(id, tool, &text(id)).await;
@@ -138,6 +161,8 @@ async fn together(port: u16, rounds: u64, held: Option<&Held>) -> Counts {
 
 /// One connection, initialised.
 struct Client {
+    /// What stands before each message over `POST /mcp`; else each is a frame.
+    head: Option<String>,
     stream: TcpStream,
     inbox: Inbox,
     reader: Reader,
@@ -146,11 +171,19 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(port: u16) -> Self {
+    async fn new(port: u16, head: Option<String>) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (out, message) = (Vec::with_capacity(4096), Vec::with_capacity(4096));
-        let mut client = Self { stream, inbox: Inbox::new(), reader: Reader::default(), out, message };
+        Self { head, stream, inbox: Inbox::new(), reader: Reader::default(), out, message }
+    }
+
+    async fn connect_post(port: u16) -> Self {
+        Self::new(port, Some(post::head(port, ECHO.name))).await
+    }
+
+    async fn connect(port: u16) -> Self {
+        let mut client = Self::new(port, None).await;
         client.stream.write_all(wire::upgrade(port).as_bytes()).await.unwrap();
         let head = loop {
             if let Some(head) = client.inbox.http_head() {
@@ -167,15 +200,20 @@ impl Client {
     }
 
     async fn ask(&mut self, id: u64, tool: Tool, text: &[u8]) {
-        wire::write_call(&mut self.message, id, tool, text);
-        wire::push_text(&mut self.out, &self.message);
+        if let Some(head) = &self.head {
+            wire::write_call(&mut self.message, id, tool, text, post::META);
+            post::push(&mut self.out, head, &self.message);
+        } else {
+            wire::write_call(&mut self.message, id, tool, text, "");
+            wire::push_text(&mut self.out, &self.message);
+        }
         self.flush().await;
     }
 
     /// Waits for the answer to `id`, which must carry `text`.
     async fn answer(&mut self, id: u64, text: &[u8]) {
         loop {
-            while let Some(range) = self.inbox.message(&mut self.out) {
+            while let Some(range) = self.next_message() {
                 let answer = self.inbox.bytes(range);
                 if self.reader.id(answer) == Some(id) {
                     self.reader.check_text(answer, text);
@@ -184,6 +222,10 @@ impl Client {
             }
             self.fill().await;
         }
+    }
+
+    fn next_message(&mut self) -> Option<Range<usize>> {
+        if self.head.is_some() { self.inbox.posted() } else { self.inbox.message(&mut self.out) }
     }
 
     async fn flush(&mut self) {

@@ -2,19 +2,30 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
-use crate::wire::{self, CHAT, ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool};
+use crate::post;
+use crate::wire::{self, CHAT, ECHO, INITIALIZE, INITIALIZED, Inbox, KEPT, Reader, Tool, UPSTREAM};
 
 /// Longer than any answer may take: a server that lost a call ends the benchmark here.
 const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
+/// How messages go to a server and come back.
+enum Door {
+    /// A frame each, in the older era.
+    Socket,
+    /// A request and its answer each, in the newer era; behind this head.
+    Post(String),
+}
+
 /// One connection, initialised.
 pub struct Peer {
+    door: Door,
     stream: TcpStream,
     inbox: Inbox,
     out: Vec<u8>,
@@ -24,19 +35,29 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Connects, upgrades and initialises; blocking.
-    pub fn connect(port: u16) -> std::io::Result<Self> {
+    fn new(port: u16, door: Door) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut peer = Self {
+        Ok(Self {
+            door,
             stream,
             inbox: Inbox::new(),
             out: Vec::with_capacity(4096),
             message: Vec::with_capacity(256),
             reader: Reader::default(),
             waiting: Vec::new(),
-        };
+        })
+    }
+
+    /// Connects for calls of [`ECHO`] over `POST /mcp`.
+    pub fn connect_post(port: u16) -> std::io::Result<Self> {
+        Self::new(port, Door::Post(post::head(port, ECHO.name)))
+    }
+
+    /// Connects, upgrades and initialises; blocking.
+    pub fn connect(port: u16) -> std::io::Result<Self> {
+        let mut peer = Self::new(port, Door::Socket)?;
         peer.stream.write_all(wire::upgrade(port).as_bytes())?;
         let head = loop {
             if let Some(head) = peer.inbox.http_head() {
@@ -74,7 +95,7 @@ impl Peer {
 
     fn wait_for(&mut self, id: u64) -> std::io::Result<Vec<u8>> {
         loop {
-            while let Some(range) = self.inbox.message(&mut self.out) {
+            while let Some(range) = self.next_message() {
                 let answer = self.inbox.bytes(range);
                 if self.reader.id(answer) == Some(id) {
                     return Ok(answer.to_vec());
@@ -85,9 +106,25 @@ impl Peer {
     }
 
     fn ask(&mut self, id: u64, tool: Tool, text: &[u8]) {
-        wire::write_call(&mut self.message, id, tool, text);
-        wire::push_text(&mut self.out, &self.message);
+        match &self.door {
+            Door::Socket => {
+                wire::write_call(&mut self.message, id, tool, text, "");
+                wire::push_text(&mut self.out, &self.message);
+            }
+            Door::Post(head) => {
+                wire::write_call(&mut self.message, id, tool, text, post::META);
+                post::push(&mut self.out, head, &self.message);
+            }
+        }
         self.waiting.push((id, Instant::now()));
+    }
+
+    /// The next whole message that came.
+    fn next_message(&mut self) -> Option<Range<usize>> {
+        match self.door {
+            Door::Socket => self.inbox.message(&mut self.out),
+            Door::Post(_) => self.inbox.posted(),
+        }
     }
 
     /// Reads once what is there.
@@ -127,6 +164,8 @@ pub enum Asks {
     Kept,
     /// Each call a question of its own to a model.
     Model,
+    /// Each call something new, of a tool that a server behind the daemon has.
+    Upstream,
 }
 
 impl Asks {
@@ -135,13 +174,14 @@ impl Asks {
             Self::Distinct => ECHO,
             Self::Kept => KEPT,
             Self::Model => CHAT,
+            Self::Upstream => UPSTREAM,
         }
     }
 
     /// The text of the call `id` on the connection `at`.
     fn text(self, at: usize, id: u64) -> [u8; 16] {
         match self {
-            Self::Distinct | Self::Model => wire::text_of(id),
+            Self::Distinct | Self::Model | Self::Upstream => wire::text_of(id),
             // Behind all ids, so that it is nobody else's.
             Self::Kept => wire::text_of((1 << 48) + at as u64),
         }
@@ -194,10 +234,19 @@ pub struct Load {
 impl Load {
     /// Opens `count` connections and makes one fully checked call on each.
     pub fn open(port: u16, count: usize) -> Self {
+        Self::of(count, || Peer::connect(port))
+    }
+
+    /// The same over `POST /mcp`.
+    pub fn open_post(port: u16, count: usize) -> Self {
+        Self::of(count, || Peer::connect_post(port))
+    }
+
+    fn of(count: usize, connect: impl Fn() -> std::io::Result<Peer>) -> Self {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let mut load = Self { epoll, peers: Vec::with_capacity(count), next_id: 1 };
         for at in 0..count {
-            let mut peer = Peer::connect(port).unwrap();
+            let mut peer = connect().unwrap();
             let id = load.next_id();
             let text = wire::text_of(id);
             peer.ask(id, ECHO, &text);
@@ -268,7 +317,7 @@ impl Load {
     fn checked(&mut self, asks: Asks, at: usize) -> Option<(Instant, bool)> {
         let peer = &mut self.peers[at];
         loop {
-            let range = peer.inbox.message(&mut peer.out)?;
+            let range = peer.next_message()?;
             let answer = peer.inbox.bytes(range.clone());
             let id = peer.reader.id(answer);
             if let Some((id, asked)) = peer.settle(id) {
@@ -296,7 +345,7 @@ impl Load {
                 let group = &mut groups[at / size];
                 let peer = &mut self.peers[at];
                 peer.fill().unwrap();
-                while let Some(range) = peer.inbox.message(&mut peer.out) {
+                while let Some(range) = peer.next_message() {
                     let answer = peer.inbox.bytes(range.clone());
                     let id = peer.reader.id(answer);
                     if peer.settle(id).is_some() {
@@ -348,7 +397,7 @@ impl Load {
                 let peer = &mut self.peers[event.data.u64() as usize];
                 peer.fill().unwrap();
                 let now = Instant::now();
-                while let Some(range) = peer.inbox.message(&mut peer.out) {
+                while let Some(range) = peer.next_message() {
                     let answer = peer.inbox.bytes(range).to_vec();
                     let id = peer.reader.id(&answer);
                     if peer.settle(id).is_some() {

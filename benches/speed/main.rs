@@ -7,7 +7,10 @@
 //! - `quick`: 3 rounds of half a second instead of 5 of two.
 //! - `selftest`: the spawned reference stands in for the daemon; whatever needs joining then misses its target.
 //! - `daemon=PATH`: another binary than the one cargo has built, for example of profile `dist`.
-//! - `only=`: some of `echo`, `hits`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`, `provider`.
+//! - `only=`: some of `echo`, `hits`, `followers`, `pipeline`, `burst`, `idle`, `first`, `shim`, `provider`,
+//!   `upstream`, `sessions`, `post`.
+//!
+//! `cargo bench --features rmcp --bench speed` holds `post` against the Rust SDK's own server.
 #![cfg_attr(
     target_os = "linux",
     allow(
@@ -31,6 +34,8 @@ mod load;
 #[cfg(target_os = "linux")]
 mod measure;
 #[cfg(target_os = "linux")]
+mod post;
+#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod provider;
@@ -38,8 +43,12 @@ mod provider;
 mod reference;
 #[cfg(target_os = "linux")]
 mod report;
+#[cfg(all(target_os = "linux", feature = "rmcp"))]
+mod sdk;
 #[cfg(target_os = "linux")]
 mod shim;
+#[cfg(target_os = "linux")]
+mod upstream;
 #[cfg(target_os = "linux")]
 mod wire;
 
@@ -64,6 +73,8 @@ fn main() {
             let duration = std::time::Duration::from_millis(u64::from(number(3).unwrap()));
             alone(provider::ask_for(number(1).unwrap(), number(2).unwrap(), duration));
         }
+        Some(process::UPSTREAM) => upstream::serve(),
+        Some(process::SDK) => run_sdk(number(1).unwrap()),
         Some(process::SHIM) => shim::stand_in(number(1).unwrap()),
         // `cargo test --all-targets` runs benchmarks too, without a word.
         None => println!("run it with `cargo bench --bench speed`"),
@@ -82,6 +93,16 @@ fn run_reference(port: u16, latency_ms: Option<u16>) {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         reference::serve(listener, flavour).await;
     });
+}
+
+#[cfg(target_os = "linux")]
+fn run_sdk(port: u16) {
+    #[cfg(feature = "rmcp")]
+    alone(async move {
+        sdk::serve(tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap()).await;
+    });
+    #[cfg(not(feature = "rmcp"))]
+    panic!("port {port} needs the feature `rmcp`");
 }
 
 /// Runs a child's work on one worker thread.
@@ -129,7 +150,7 @@ fn run(words: &[String]) {
     let bench = Bench { effort, cores, daemon };
     let mut report = report::Report::default();
     let only = value("only=").map(|names| names.split(',').collect::<Vec<_>>());
-    let measurements: [(&str, Measurement); 9] = [
+    let measurements: [(&str, Measurement); 12] = [
         ("echo", Bench::echo),
         ("hits", Bench::hits),
         ("followers", Bench::followers),
@@ -139,6 +160,9 @@ fn run(words: &[String]) {
         ("first", Bench::first),
         ("shim", Bench::shim),
         ("provider", Bench::provider),
+        ("upstream", Bench::upstream),
+        ("sessions", Bench::sessions),
+        ("post", Bench::post),
     ];
     for (name, measure) in measurements {
         if only.as_ref().is_none_or(|only| only.contains(&name)) {

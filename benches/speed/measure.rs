@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::load::{Asks, Joined, Load, Peer, Ran};
-use crate::process::{Cores, Program, Server};
+use crate::process::{Behind, Cores, Program, Server};
 use crate::provider;
 use crate::reference::Flavour;
 use crate::report::{Report, median, quantile};
 use crate::shim;
 use crate::wire::CHAT;
+
+mod post;
+mod upstream;
 
 /// What a provider takes while followers join: long enough for a group to come.
 const HELD: Duration = Duration::from_millis(5);
@@ -56,7 +59,10 @@ struct Contender {
 
 impl Contender {
     fn new(name: &'static str, server: Server, connections: usize) -> Self {
-        let load = Load::open(server.port, connections);
+        Self::with(name, Load::open(server.port, connections), server)
+    }
+
+    fn with(name: &'static str, load: Load, server: Server) -> Self {
         Self { name, server, load, rates: vec![], costs: vec![], p50s: vec![], p99s: vec![] }
     }
 
@@ -102,7 +108,10 @@ fn print_joined(one: &Contender, reference: &Contender, share: f64) {
 impl Bench {
     fn program(&self, log_level: &'static str, latency: Duration) -> Program {
         match &self.daemon {
-            Some(binary) => Program::Daemon { binary: binary.clone(), log_level, latency, model: None },
+            Some(binary) => {
+                let behind = Behind::Offline { latency };
+                Program::Daemon { binary: binary.clone(), log_level, behind }
+            }
             None => Program::Reference(Flavour::Spawned { latency }),
         }
     }
@@ -309,8 +318,8 @@ impl Bench {
     pub fn provider(&self, report: &mut Report) {
         let Some(binary) = self.daemon.clone() else { return };
         let model = self.start(&Program::Model);
-        let port = Some(model.port);
-        let daemon = Program::Daemon { binary, log_level: "warn", latency: Duration::ZERO, model: port };
+        let behind = Behind::Model { port: model.port };
+        let daemon = Program::Daemon { binary, log_level: "warn", behind };
         for connections in [1, 8] {
             let mut daemon = Contender::new("daemon, warn", self.start(&daemon), connections);
             let mut bare = Vec::new();

@@ -3,20 +3,26 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::json;
 
 use crate::reference::Flavour;
 
 /// The words of the hidden commands that turn this program into one of its own children.
 pub const REFERENCE: &str = "--reference";
+/// The Rust SDK's server.
+pub const SDK: &str = "--sdk";
 /// A line on stdin is a frame and back; stands in for the shim in a self-test.
 pub const SHIM: &str = "--shim";
+
+/// A tool server over stdin and stdout, which the daemon starts.
+pub const UPSTREAM: &str = "--upstream";
 
 /// A model service that answers at once.
 pub const MODEL: &str = "--model";
@@ -74,6 +80,23 @@ pub fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
 }
 
+/// What does the work of a daemon's calls.
+#[derive(Debug, Clone, Copy)]
+pub enum Behind {
+    /// Its offline provider, which takes so long.
+    Offline {
+        /// How long.
+        latency: Duration,
+    },
+    /// The model service that listens there.
+    Model {
+        /// Where.
+        port: u16,
+    },
+    /// A tool server over stdin and stdout, in this binary, beside the offline provider.
+    Upstream,
+}
+
 /// What can be started.
 #[derive(Debug, Clone)]
 pub enum Program {
@@ -85,11 +108,11 @@ pub enum Program {
         binary: PathBuf,
         /// Its `LOG_LEVEL`.
         log_level: &'static str,
-        /// What its offline provider takes.
-        latency: Duration,
-        /// Where the model service listens that it asks, instead of its offline provider.
-        model: Option<u16>,
+        /// Where its calls go.
+        behind: Behind,
     },
+    /// The Rust SDK's server, in this binary.
+    Sdk,
     /// The model service, in this binary; on the generator's core.
     Model,
 }
@@ -127,21 +150,15 @@ impl Server {
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let mut command = match program {
             Program::Reference(flavour) => reference(*flavour, port),
-            Program::Daemon { binary, log_level, latency, model } => {
+            Program::Daemon { binary, log_level, behind } => {
                 let mut command = Command::new(binary);
                 command.arg("serve").env_clear();
-                daemon_environment(&mut command, port, log_level, *latency);
-                if let Some(model) = model {
-                    command.env("OPENAI_API_KEY", "k").env("OPENAI_MAX_INFLIGHT", "100000");
-                    command.env("OPENAI_API_URL", format!("http://127.0.0.1:{model}/v1"));
-                }
+                daemon_environment(&mut command, port, log_level);
+                put_behind(&mut command, *behind, &folder);
                 command
             }
-            Program::Model => {
-                let mut command = Command::new(std::env::current_exe().unwrap());
-                command.arg(MODEL).arg(port.to_string());
-                command
-            }
+            Program::Sdk => itself(SDK, port),
+            Program::Model => itself(MODEL, port),
         };
         command.current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::null());
         if matches!(program, Program::Daemon { log_level: "info", .. }) {
@@ -158,7 +175,9 @@ impl Server {
 
     fn is_ready(&self, program: &Program) -> bool {
         match program {
-            Program::Reference(_) | Program::Model => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+            Program::Reference(_) | Program::Sdk | Program::Model => {
+                TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            }
             Program::Daemon { .. } => get(self.port, "/readyz").is_some_and(|head| head.contains(" 200 ")),
         }
     }
@@ -213,9 +232,15 @@ pub fn resident(pid: u32) -> u64 {
     field("smaps_rollup", "Rss:").or_else(|| field("status", "VmRSS:")).unwrap() * 1024
 }
 
-fn reference(flavour: Flavour, port: u16) -> Command {
+/// This program as one of its own children.
+fn itself(word: &str, port: u16) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg(REFERENCE).arg(port.to_string());
+    command.arg(word).arg(port.to_string());
+    command
+}
+
+fn reference(flavour: Flavour, port: u16) -> Command {
+    let mut command = itself(REFERENCE, port);
     if let Flavour::Spawned { latency } = flavour {
         command.arg(latency.as_millis().to_string());
     }
@@ -223,7 +248,7 @@ fn reference(flavour: Flavour, port: u16) -> Command {
 }
 
 /// Nothing is refused, nothing is left over from whoever runs the benchmark.
-fn daemon_environment(command: &mut Command, port: u16, log_level: &str, latency: Duration) {
+fn daemon_environment(command: &mut Command, port: u16, log_level: &str) {
     for limit in [
         "GLOBAL_MAX_INFLIGHT",
         "OFFLINE_MAX_INFLIGHT",
@@ -236,8 +261,26 @@ fn daemon_environment(command: &mut Command, port: u16, log_level: &str, latency
     }
     command.env("INFLIGHTD_LISTEN", format!("127.0.0.1:{port}"));
     command.env("WORKER_THREADS", "1").env("LOG_LEVEL", log_level);
-    command.env("OFFLINE_LATENCY_MS", latency.as_millis().to_string());
     command.env("TOOLS_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/speed/tools.toml"));
+}
+
+fn put_behind(command: &mut Command, behind: Behind, folder: &Path) {
+    match behind {
+        Behind::Offline { latency } => {
+            command.env("OFFLINE_LATENCY_MS", latency.as_millis().to_string());
+        }
+        Behind::Model { port } => {
+            command.env("OPENAI_API_KEY", "k").env("OPENAI_MAX_INFLIGHT", "100000");
+            command.env("OPENAI_API_URL", format!("http://127.0.0.1:{port}/v1"));
+        }
+        Behind::Upstream => {
+            let program = std::env::current_exe().unwrap();
+            let server = json!({"command": program, "args": [UPSTREAM], "max_inflight": 100_000});
+            let file = folder.join("servers.json");
+            fs::write(&file, json!({"mcpServers": {"upstream": server}}).to_string()).unwrap();
+            command.env("MCP_SERVERS_FILE", file);
+        }
+    }
 }
 
 fn get(port: u16, path: &str) -> Option<String> {

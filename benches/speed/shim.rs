@@ -34,7 +34,7 @@ pub fn measure(binary: Option<&Path>, port: u16, calls: u64) -> Shim {
     let through = p50(calls, |id| {
         let id = id + (1 << 32);
         let text = wire::text_of(id);
-        wire::write_call(&mut message, id, ECHO, &text);
+        wire::write_call(&mut message, id, ECHO, &text, "");
         client.send(std::str::from_utf8(&message).unwrap());
         let answer = client.line();
         assert!(wire::find(answer.as_bytes(), &text).is_some(), "not the answer to its call: {answer}");

@@ -43,9 +43,11 @@ pub struct Tool {
 
 /// Answers its text.
 pub const ECHO: Tool = Tool { name: "echo", argument: "text" };
+/// The same, of the server behind the daemon.
+pub const UPSTREAM: Tool = Tool { name: "upstream__echo", argument: "text" };
+
 /// Asks a model.
 pub const CHAT: Tool = Tool { name: "chat", argument: "prompt" };
-
 /// Asks a model, and keeps its answer for those who ask the same.
 pub const KEPT: Tool = Tool { name: "kept", argument: "prompt" };
 
@@ -58,8 +60,8 @@ pub fn text_of(id: u64) -> [u8; 16] {
     text
 }
 
-/// Writes the request `id` for `tool` into `message`.
-pub fn write_call(message: &mut Vec<u8>, id: u64, tool: Tool, text: &[u8]) {
+/// Writes the request `id` for `tool` into `message`, with parameters `more` behind its arguments.
+pub fn write_call(message: &mut Vec<u8>, id: u64, tool: Tool, text: &[u8], more: &str) {
     message.clear();
     message.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
     message.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
@@ -69,7 +71,9 @@ pub fn write_call(message: &mut Vec<u8>, id: u64, tool: Tool, text: &[u8]) {
     message.extend_from_slice(tool.argument.as_bytes());
     message.extend_from_slice(br#"":""#);
     message.extend_from_slice(text);
-    message.extend_from_slice(br#""}}}"#);
+    message.extend_from_slice(br#""}"#);
+    message.extend_from_slice(more.as_bytes());
+    message.extend_from_slice(b"}}");
 }
 
 /// Appends a masked text frame.
@@ -102,6 +106,7 @@ fn push_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
 }
 
 /// Bytes received that are not yet frames.
+#[derive(Clone)]
 pub struct Inbox {
     bytes: Vec<u8>,
     start: usize,
@@ -141,6 +146,24 @@ impl Inbox {
         let head = seen[..length].to_vec();
         self.start += length;
         Some(head)
+    }
+
+    /// The body of the next HTTP answer, once it is whole; panics where it is a refusal.
+    pub fn posted(&mut self) -> Option<Range<usize>> {
+        let seen = &self.bytes[self.start..self.end];
+        let head = find(seen, b"\r\n\r\n")? + 4;
+        let said = || String::from_utf8_lossy(seen).into_owned();
+        assert!(seen.starts_with(b"HTTP/1.1 2"), "refused: {}", said());
+        let length = find(&seen[..head], b"ontent-length: ");
+        let digits = &seen[length.unwrap_or_else(|| panic!("no length: {}", said())) + 15..head];
+        let length = digits.iter().take_while(|byte| byte.is_ascii_digit());
+        let length = length.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
+        if seen.len() < head + length {
+            return None;
+        }
+        let from = self.start + head;
+        self.start = from + length;
+        Some(from..from + length)
     }
 
     /// The next text message, once it is whole; pings are answered into `out`.
