@@ -32,13 +32,16 @@ mod under_way;
 mod wire;
 
 use changes::Changes;
-use good_bye::{End, broken};
+#[doc(hidden)]
+pub use good_bye::{End, broken};
 use line::{Line, Next};
-use outbox::Outbox;
+#[doc(hidden)]
+pub use outbox::Outbox;
 pub use paced::Paced;
 use pulse::{Beat, Pulse};
 use under_way::{CallUnderWay, UnderWay};
-use wire::Wire;
+#[doc(hidden)]
+pub use wire::Wire;
 
 /// Frames read before results, timers and the flush have their turn: a flood cannot hold back its own answers.
 const READ_BATCH: usize = 64;

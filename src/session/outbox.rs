@@ -16,7 +16,7 @@ const TEXT: u8 = 0x81;
 const PING: [u8; 2] = [0x89, 0];
 
 /// What waits to be written.
-pub(super) struct Outbox {
+pub struct Outbox {
     bytes: Vec<u8>,
     sent: usize,
     /// The largest message since it was last empty.
@@ -27,13 +27,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Room for `limit` bytes beside one message.
-    pub(super) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self { bytes: Vec::new(), sent: 0, largest: 0, limit, closed: false }
     }
 
     /// Queues a text. Nothing is refused: whoever fills the queue asks first whether it [is full](Self::is_full),
     /// so it holds its bound and one message more.
-    pub(super) fn push(&mut self, text: &str) {
+    pub fn push(&mut self, text: &str) {
         if self.closed {
             return;
         }
@@ -61,7 +61,7 @@ impl Outbox {
     }
 
     /// Queues a frame that somebody else made.
-    pub(super) fn raw(&mut self, frame: &[u8]) {
+    pub fn raw(&mut self, frame: &[u8]) {
         if self.closed {
             return;
         }
@@ -112,7 +112,7 @@ impl Outbox {
     }
 
     /// Whether as much waits as may, beside one message: the one that is being written may be larger than all that may.
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.bytes() > self.limit + self.largest
     }
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -357,6 +357,39 @@ async fn a_client_that_does_not_say_good_bye_is_not_waited_for() {
     let before = Instant::now();
     client.ended(GOOD_BYE + secs(1)).await;
     assert_eq!(before.elapsed(), GOOD_BYE);
+}
+
+/// Its close frame may be what was broken: there may be no other to wait for.
+#[tokio::test(start_paused = true)]
+async fn whoever_breaks_the_protocol_is_told_and_not_waited_for() {
+    let opcode_3 = [0x83, 0x80, 0, 0, 0, 0];
+    let code_of_one_byte = [0x88, 0x81, 0, 0, 0, 0, 3];
+    let reason_of_no_text = [0x88, 0x83, 0, 0, 0, 0, 3, 0xe8, 0xff];
+    for (broken, code) in
+        [(&opcode_3[..], 1002_u16), (&code_of_one_byte[..], 1002), (&reason_of_no_text[..], 1007)]
+    {
+        let mut client = Client::greeted().await;
+        let (before, mut told) = (Instant::now(), Vec::new());
+        let raw = client.socket.get_mut();
+        raw.write_all(broken).await.unwrap();
+        raw.read_to_end(&mut told).await.unwrap();
+        assert_eq!((told[0], &told[2..4]), (0x88, &code.to_be_bytes()[..]), "{broken:?}");
+        assert_eq!(before.elapsed(), Duration::ZERO, "{broken:?}");
+        let Client { rig, socket, .. } = client;
+        drop(socket);
+        rig.tasks.drained(TaskKind::Session, Deadline::after(secs(1))).await.expect("the session is over");
+    }
+}
+
+/// A socket that is closed over what was not read takes the close frame with it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_a_frame_that_is_too_big_is_let_go_of() {
+    let mut client = Client::greeted().await;
+    let raw = client.socket.get_mut();
+    raw.write_all(&[0x81, 0xff, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+    // More than lies between the two.
+    raw.write_all(&vec![b'x'; 3 << 20]).await.unwrap();
+    assert_eq!(close_code(&client.next().await), 1009);
 }
 
 #[tokio::test(start_paused = true)]

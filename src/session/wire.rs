@@ -27,7 +27,7 @@ thread_local! {
 }
 
 /// One WebSocket.
-pub(super) struct Wire<S> {
+pub struct Wire<S> {
     stream: S,
     protocol: WebSocketContext,
     /// What came behind the last message, and how much of it was handed over.
@@ -38,7 +38,7 @@ pub(super) struct Wire<S> {
     /// A close frame came, or ours was answered: what waits is written, then it is over.
     closed: bool,
     /// What goes out.
-    pub(super) outbox: Outbox,
+    pub outbox: Outbox,
     written: u64,
 }
 
@@ -73,7 +73,7 @@ impl Write for Between<'_> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The WebSocket of a connection that was upgraded; `came` was read behind the upgrade. Messages have a bound, and
     /// so has what waits to be written.
-    pub(super) fn new(stream: S, came: Vec<u8>, message_bytes: usize, outbox: Outbox) -> Self {
+    pub fn new(stream: S, came: Vec<u8>, message_bytes: usize, outbox: Outbox) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(PROTOCOL_BYTES)
             .write_buffer_size(0)
@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The next message; `None` once both sides have said good-bye.
     ///
     /// Cancel safe.
-    pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         if self.closed {
             // The answer to its close frame goes first. Where it cannot, there is nobody to be told.
             return self.poll_flush(cx).map(|_| None);
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     ///
     /// # Errors
     /// The connection is gone.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, self.outbox.waiting()))?;
             if count == 0 {
@@ -205,6 +205,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.written += u64::try_from(count).unwrap_or_default();
         }
         Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Says that nothing more is written, and lets go of what comes until the peer says the same: a socket that is closed
+    /// over unread bytes resets, and takes the close frame with it (RFC 6455, section 7.1.1).
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub(super) fn poll_shut_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        CAME.with_borrow_mut(|came| {
+            loop {
+                let mut came = ReadBuf::new(came);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut came))?;
+                if came.filled().is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        })
     }
 
     /// Queues a close frame. What comes until the peer has answered it can still be read.
