@@ -6,15 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -28,10 +24,11 @@ use crate::session::{self, Paced};
 use crate::tasks::TaskKind;
 
 mod guard;
-mod handshake;
+#[doc(hidden)]
+pub mod handshake;
 
 use guard::Gate;
-use handshake::{Door, Upgrade};
+use handshake::{Door, Upgrade, taken_over};
 
 /// How long a request's head may take to arrive, the first and each later one on a connection.
 const HEAD: Duration = Duration::from_secs(15);
@@ -41,8 +38,6 @@ const HEAD_OVER_LIMIT: Duration = Duration::from_secs(2);
 const HEAD_BYTES: usize = 16 * 1024;
 /// Places above the connection limit, kept for `/healthz` and `/readyz`.
 const RESERVED: usize = 4;
-/// Which daemon took the upgrade: a shim warns when it is another version than its own.
-const VERSION: HeaderName = HeaderName::from_static("inflightd-version");
 /// After an error of accept (no file descriptor is left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -233,7 +228,7 @@ fn switch(
     principal: Option<Arc<Principal>>,
 ) -> Answered {
     let upgraded = hyper::upgrade::on(request);
-    let (door, session_key) = (upgrade.door, upgrade.session);
+    let (door, session_key, answer) = (upgrade.door, upgrade.session, upgrade.answer());
     let hub = Arc::clone(&connection.hub);
     let tasks = hub.tasks.clone();
     tasks.spawn(TaskKind::Session, async move {
@@ -255,24 +250,7 @@ fn switch(
         // The connection counts until its session has ended.
         drop(connection);
     });
-    let mut response = Response::new(http::whole(Bytes::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept);
-    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
-    if door == Door::Mcp {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
-    }
-    response
-}
-
-/// The bare stream, and what was read of it already. hyper's own buffer of 8 KiB goes here: held on to, it would be
-/// the larger part of an idle connection.
-fn taken_over(upgraded: Upgraded) -> Option<(Paced<TcpStream>, Vec<u8>)> {
-    let parts = upgraded.downcast::<TokioIo<Paced<TcpStream>>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    answer
 }
 
 /// Whom the request's token stands for. It may stand in the query of an upgrade, for clients that cannot set headers.

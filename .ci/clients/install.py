@@ -75,5 +75,5 @@ def node(folder):
     return next(folder.glob("node_modules/node-linux-*/bin/node"), None) or shutil.which("node")
 
 
-def run(command, cwd=None):
-    subprocess.run(list(map(str, command)), cwd=cwd, check=True, stdin=subprocess.DEVNULL, timeout=INSTALL_SECONDS)
+def run(command, cwd=None, stdout=None):
+    subprocess.run(list(map(str, command)), cwd=cwd, check=True, stdin=subprocess.DEVNULL, stdout=stdout, timeout=INSTALL_SECONDS)

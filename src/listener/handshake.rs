@@ -1,18 +1,26 @@
 //! The WebSocket handshake (RFC 6455, section 4.2.1).
 
-use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::http::{self, Answered};
 use crate::ids::SessionKey;
+use crate::session::Paced;
+
+/// Which daemon took the upgrade: a shim warns when it is another version than its own.
+const VERSION: HeaderName = HeaderName::from_static("inflightd-version");
 
 /// Which language the client speaks after the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub enum Door {
     /// No subprotocol: the op protocol.
     Op,
     /// Subprotocol `mcp`.
@@ -21,18 +29,36 @@ pub(super) enum Door {
 
 /// A handshake that can be answered.
 #[derive(Debug)]
-pub(super) struct Upgrade {
-    pub(super) door: Door,
-    pub(super) accept: HeaderValue,
+pub struct Upgrade {
+    /// Which language the client asks for.
+    pub door: Door,
     /// By what its client finds its calls again.
-    pub(super) session: Option<SessionKey>,
+    pub session: Option<SessionKey>,
+    accept: HeaderValue,
+}
+
+impl Upgrade {
+    /// The answer behind which the WebSocket begins.
+    pub fn answer(self) -> Answered {
+        let mut response = Response::new(http::whole(Bytes::new()));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
+        headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+        if self.door == Door::Mcp {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
+        }
+        response
+    }
 }
 
 /// Reads a request's handshake; `None` if it asks for no WebSocket.
 ///
 /// # Errors
 /// Why it cannot be answered.
-pub(super) fn read(request: &Request<Incoming>) -> Result<Option<Upgrade>, &'static str> {
+pub fn read(request: &Request<Incoming>) -> Result<Option<Upgrade>, &'static str> {
     let headers = request.headers();
     if !lists(headers, &UPGRADE, "websocket") {
         return Ok(None);
@@ -52,7 +78,14 @@ pub(super) fn read(request: &Request<Incoming>) -> Result<Option<Upgrade>, &'sta
         None => None,
         Some(key) => Some(key.to_str().ok().and_then(SessionKey::parse).ok_or(SessionKey::FORM)?),
     };
-    Ok(Some(Upgrade { door, accept, session }))
+    Ok(Some(Upgrade { door, session, accept }))
+}
+
+/// The bare stream, and what was read of it already. hyper's own buffer of 8 KiB goes here: held on to, it would be
+/// the larger part of an idle connection.
+pub fn taken_over(upgraded: Upgraded) -> Option<(Paced<TcpStream>, Vec<u8>)> {
+    let parts = upgraded.downcast::<TokioIo<Paced<TcpStream>>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
 /// Whether a header that is a list names this token.
