@@ -124,18 +124,17 @@ impl Clients {
     /// about, once for each version.
     pub fn meet(&self, name: &str, version: &str, declared: &[Option<Duration>]) -> Met {
         let patience = Patience::of(name, declared);
-        let (name, version) = (shown(name), shown(version));
         let now = epoch_ms();
         let mut seen = self.seen.lock();
-        let same =
-            |each: &Arc<Seen>| each.name == name && each.version == version && each.patience == patience;
-        if let Some(known) = seen.iter().find(|each| same(each)) {
+        let is_it =
+            |each: &Seen| each.name.chars().eq(shown(name)) && each.version.chars().eq(shown(version));
+        if let Some(known) = seen.iter().find(|each| each.patience == patience && is_it(each)) {
             known.last_ms.store(now, Ordering::Relaxed);
             return Met { seen: Arc::clone(known) };
         }
         let gives_up = |patience| self.gives_up_first(patience) == GivesUpFirst::Yes;
-        let warned =
-            seen.iter().any(|each| each.name == name && each.version == version && gives_up(each.patience));
+        let warned = seen.iter().any(|each| is_it(each) && gives_up(each.patience));
+        let (name, version) = (shown(name).collect(), shown(version).collect());
         let new = Arc::new(Seen { name, version, patience, last_ms: AtomicU64::new(now) });
         let has_room = seen.len() < SEEN || forget_one(&mut seen);
         if has_room {
@@ -246,9 +245,9 @@ fn forget_one(seen: &mut Vec<Arc<Seen>>) -> bool {
 }
 
 /// A client's own text as it may be shown to others: bounded, and without what moves a cursor.
-fn shown(text: &str) -> Box<str> {
+fn shown(text: &str) -> impl Iterator<Item = char> {
     let kept = text.chars().take(NAME_CHARACTERS);
-    kept.map(|each| if each.is_control() { '?' } else { each }).collect::<String>().into()
+    kept.map(|each| if each.is_control() { '?' } else { each })
 }
 
 #[cfg(test)]
