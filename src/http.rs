@@ -93,16 +93,16 @@ pub fn health(hub: &Hub, path: &str) -> Answered {
 }
 
 /// A request's body, whole; else the refusal.
-async fn body_of(hub: &Hub, request: Request<Incoming>) -> Result<Bytes, Answered> {
+async fn body_of(hub: &Hub, body: Incoming) -> Result<Bytes, Answered> {
     let limit = hub.limits.frame_bytes;
-    if request.body().size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         // Before any of it is read, or its client is told to go on.
         let mut response = too_large(limit);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Err(response);
     }
     let invalid = |status, text: &str| refused(status, &CallError::Invalid(text.into()));
-    match Deadline::after(BODY).limit(Limited::new(request.into_body(), limit).collect()).await {
+    match Deadline::after(BODY).limit(Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(limit)),
         Ok(Err(_)) => Err(invalid(StatusCode::BAD_REQUEST, "the body was cut")),
@@ -112,7 +112,7 @@ async fn body_of(hub: &Hub, request: Request<Incoming>) -> Result<Bytes, Answere
 
 /// One call, answered when it has ended.
 async fn execute(hub: &Hub, caller: Caller, request: Request<Incoming>) -> Answered {
-    let body = match body_of(hub, request).await {
+    let body = match body_of(hub, request.into_body()).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };

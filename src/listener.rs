@@ -205,7 +205,8 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
         None => match admitted(&connection.hub, &request, false) {
             Some(principal) => {
                 let Connection { hub, sessions, peer, .. } = &*connection;
-                http::route(hub, sessions, *peer, &principal, request).await
+                // hyper keeps room for this future as long as the connection: most of it is needed only meanwhile.
+                Box::pin(http::route(hub, sessions, *peer, &principal, request)).await
             }
             None => unauthorized(),
         },

@@ -13,6 +13,7 @@ use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -97,16 +98,13 @@ async fn post(
     principal: &Arc<Principal>,
     request: Request<Incoming>,
 ) -> Answered {
-    let takes_events = accepts(request.headers(), EVENTS);
-    if request.headers().contains_key(ACCEPT)
-        && !takes_events
-        && !accepts(request.headers(), "application/json")
-    {
+    let (Parts { headers: head, .. }, body) = request.into_parts();
+    let takes_events = accepts(&head, EVENTS);
+    if head.contains_key(ACCEPT) && !takes_events && !accepts(&head, "application/json") {
         let error = CallError::Invalid(format!("accept application/json and {EVENTS}"));
         return refused(StatusCode::NOT_ACCEPTABLE, &error);
     }
-    let head = request.headers().clone();
-    let body = match body_of(hub, request).await {
+    let body = match body_of(hub, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
