@@ -176,7 +176,7 @@ pub struct CallFrame<'a> {
     /// Which tool.
     pub tool: Cow<'a, str>,
     /// Its arguments, as JSON text.
-    pub arguments: &'a str,
+    pub arguments: Cow<'a, str>,
     /// What else distinguishes it, as one JSON object.
     pub extra: Option<String>,
     /// What else the caller says.
@@ -226,6 +226,8 @@ pub struct Ticket {
     pub stateless: bool,
     /// What it is for.
     pub serves: Serves,
+    /// Whether it goes on with an earlier one.
+    pub continues: bool,
     /// Whether whatever comes behind it waits for its answer, which is all that is said of it.
     pub in_turn: bool,
 }

@@ -86,6 +86,8 @@ pub enum Fault {
         code: i64,
         /// What it said, cut.
         message: Box<str>,
+        /// What it said beside it, as JSON text on one line.
+        data: Option<Box<str>>,
     },
     /// The answer is larger than `MAX_RESULT_BYTES`.
     #[error("{provider} answered with more than {limit} bytes")]

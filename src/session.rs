@@ -386,7 +386,7 @@ where
             self.wire.outbox.push(&accepted);
         }
         let id = ticket.id.as_deref();
-        let call = Call { id, tool: &tool, arguments, extra: extra.as_deref(), options };
+        let call = Call { id, tool: &tool, arguments: &arguments, extra: extra.as_deref(), options };
         let continues = continues.as_ref().map(Continued::continues);
         match self.hub.calls.resubmit(&self.caller, call, continues) {
             Submitted::Answered(answer) => self.say(&ticket, &answer),

@@ -254,6 +254,11 @@ impl Flight {
         if let Some(outcome) = self.outcome.get()
             && !self.taken_back.load(Ordering::Acquire)
         {
+            if let Some(seen) = seen
+                && let Some(last) = self.state.lock().told.before_the_end(seen)
+            {
+                return Poll::Ready(Sight::New(last));
+            }
             return Poll::Ready(Sight::Landed(outcome.clone()));
         }
         let mut state = self.state.lock();
@@ -262,7 +267,8 @@ impl Flight {
             // Even where it has landed since: who took its call back is told so, and gets no answer any more.
             (Some(Seat::Cancelled), _) | (None, None) => return Poll::Ready(Sight::Cancelled),
             (Some(Seat::Waiting { .. }) | None, Some(outcome)) => {
-                return Poll::Ready(Sight::Landed(outcome.clone()));
+                let last = seen.and_then(|seen| state.told.before_the_end(seen));
+                return Poll::Ready(last.map_or_else(|| Sight::Landed(outcome.clone()), Sight::New));
             }
             (Some(Seat::Waiting { waker, wants_more, .. }), None) => {
                 if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
@@ -380,8 +386,8 @@ impl Flight {
             return;
         }
         let mut state = self.state.lock();
-        // Nobody is told of the way any more, and who keeps the outcome keeps the flight.
-        state.told = Told::default();
+        // Who keeps the outcome keeps the flight.
+        state.told.end();
         let questions = std::mem::take(&mut state.questions);
         let seats = state.vacate();
         drop(state);

@@ -68,16 +68,30 @@ impl Told {
         true
     }
 
+    /// The work has ended: what the end says is not kept.
+    pub(super) fn end(&mut self) {
+        *self = Self { step: self.step.take(), steps: self.steps, ..Self::default() };
+    }
+
     fn told(&self) -> u64 {
         self.forgotten + u64::try_from(self.text.len()).unwrap_or(u64::MAX)
     }
 
     /// What came after `seen`, as far as it is retained: steps first.
     pub(super) fn since(&self, seen: &mut Seen) -> Option<New> {
+        self.before_the_end(seen).or_else(|| self.text_since(seen))
+    }
+
+    /// What is worth to be told though the end is there, which says all that the text says.
+    pub(super) fn before_the_end(&self, seen: &mut Seen) -> Option<New> {
         if seen.steps < self.steps {
             seen.steps = self.steps;
             return self.step.clone().map(New::Step);
         }
+        None
+    }
+
+    fn text_since(&self, seen: &mut Seen) -> Option<New> {
         if (1..self.counts_from).contains(&seen.text) {
             seen.text = self.counts_from;
             return Some(New::Text(self.void.clone().into()));
@@ -110,6 +124,11 @@ mod tests {
         assert_eq!(told.since(&mut seen), None);
         told.step(step(3.0));
         assert_eq!(told.since(&mut seen), Some(New::Step(step(3.0))));
+        assert_eq!(told.since(&mut seen), None);
+        told.step(step(4.0));
+        told.push("c");
+        told.end();
+        assert_eq!(told.before_the_end(&mut seen), Some(New::Step(step(4.0))), "the end does not swallow it");
         assert_eq!(told.since(&mut seen), None);
     }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::call::{Call, CallError, Caller, Full, Principal, Submitted};
 use crate::door::{Closed, Hub};
 use crate::http::sessions::{Session, Sessions};
-use crate::http::under_way::{Told, UnderWay};
+use crate::http::under_way::{End, Told, UnderWay};
 use crate::http::{Answered, Body, body_of, json, refused, whole};
 use crate::proto::mcp::Mcp;
 use crate::proto::mcp::headers::{self, Headers, Look};
@@ -218,11 +218,16 @@ impl Post<'_> {
             // There is no way to ask it.
             options.can = Can::NOTHING;
         }
-        let call =
-            Call { id: ticket.id.as_deref(), tool: &tool, arguments, extra: extra.as_deref(), options };
+        let call = Call {
+            id: ticket.id.as_deref(),
+            tool: &tool,
+            arguments: &arguments,
+            extra: extra.as_deref(),
+            options,
+        };
         let continues = continues.as_ref().map(Continued::continues);
         let waiter = match self.hub.calls.resubmit(caller, call, continues) {
-            Submitted::Answered(answer) => return said(UnderWay::text(&ticket, &answer)),
+            Submitted::Answered(answer) => return said(End::new(&ticket, &answer)),
             Submitted::Waiting(waiter) => waiter,
         };
         let wants_events = ticket.progress.is_some() || options.can != Can::NOTHING && !self.stateless;
@@ -235,8 +240,8 @@ impl Post<'_> {
         }
         loop {
             // Nobody hears of the way.
-            if let Told::End(text) = under_way.next().await {
-                return said(text);
+            if let Told::End(end) = under_way.next().await {
+                return said(end);
             }
         }
     }
@@ -248,10 +253,11 @@ fn in_use(ticket: &proto::Ticket) -> Answered {
 }
 
 /// The end of a call; one that was taken back has none.
-fn said(text: Option<String>) -> Answered {
+fn said(End { text, status }: End) -> Answered {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     match text {
-        Some(text) => json(StatusCode::OK, text),
-        None => empty(StatusCode::ACCEPTED),
+        Some(text) => json(status, text),
+        None => empty(status),
     }
 }
 
@@ -261,7 +267,7 @@ async fn next_event(
     let mut under_way = under_way?;
     match under_way.next().await {
         Told::Way(text) => Some((Ok(event(&text)), Some(under_way))),
-        Told::End(text) => Some((Ok(text.map_or_else(quiet, |text| event(&text))), None)),
+        Told::End(End { text, .. }) => Some((Ok(text.map_or_else(quiet, |text| event(&text))), None)),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::call::{Answer, News, Waiter};
 use crate::http::sessions::{Says, Session};
 use crate::ids::QuestionId;
-use crate::proto::mcp::Mcp;
+use crate::proto::mcp::{Mcp, headers};
 use crate::proto::progress::Progress;
 use crate::proto::{Dialect, Ticket};
 use crate::provider::asking::Said;
@@ -39,8 +39,30 @@ pub(super) struct UnderWay {
 pub(super) enum Told {
     /// Something on the way.
     Way(String),
-    /// The end; `None`: it was taken back, and nothing is said.
-    End(Option<String>),
+    /// The end.
+    End(End),
+}
+
+/// The end of a call.
+pub(super) struct End {
+    /// `None`: it was taken back, and nothing is said.
+    pub(super) text: Option<String>,
+    /// The HTTP status of it.
+    pub(super) status: u16,
+}
+
+impl End {
+    /// In the words of the dialect.
+    pub(super) fn new(ticket: &Ticket, answer: &Answer) -> Self {
+        let mut text = String::new();
+        let text = Mcp::default().answer(ticket, answer, &mut text).then_some(text);
+        let status = match &text {
+            None => 202,
+            Some(_) if answer.outcome.is_ok() => 200,
+            Some(text) => headers::status(text, ticket.stateless),
+        };
+        Self { text, status }
+    }
 }
 
 impl UnderWay {
@@ -62,12 +84,6 @@ impl UnderWay {
         let (says, said) = mpsc::channel(QUESTIONS);
         let asked = Vec::new();
         Some(Self { waiter, ticket, id, session, takes_back, ended: false, says, said, asked, told_at })
-    }
-
-    /// The end of a call, in the words of the dialect.
-    pub(super) fn text(ticket: &Ticket, answer: &Answer) -> Option<String> {
-        let mut text = String::new();
-        Mcp::default().answer(ticket, answer, &mut text).then_some(text)
     }
 
     /// The next that its client is told.
@@ -132,7 +148,7 @@ impl UnderWay {
 
     fn end(&mut self, answer: &Answer) -> Told {
         self.ended = true;
-        Told::End(Self::text(&self.ticket, answer))
+        Told::End(End::new(&self.ticket, answer))
     }
 }
 

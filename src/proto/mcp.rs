@@ -14,7 +14,7 @@ use crate::proto::{
     push_usage,
 };
 use crate::provider::asking::{Can, Question};
-use crate::provider::push_json_string;
+use crate::provider::{Fault, push_json_string};
 
 mod asking;
 pub mod headers;
@@ -129,14 +129,14 @@ impl Dialect for Mcp {
                 if reply.is_error {
                     out.push_str(",\"isError\":true");
                 }
-                if ticket.stateless && ticket.serves == Serves::Resource {
+                if ticket.stateless && ticket.serves == Serves::Resource && !reply.asks {
                     // How long it stays as it is, only its server would know.
                     out.push_str(",\"ttlMs\":0,\"cacheScope\":\"private\"");
                 }
                 push_meta(out, ticket.stateless, answer, None);
                 true
             }
-            Err(error) if ticket.serves != Serves::Tool => {
+            Err(error) if ticket.serves != Serves::Tool || is_for_the_client(ticket, error) => {
                 serving::refusal(id, error).map(|text| *out = text).is_some()
             }
             Err(error) => {
@@ -166,6 +166,19 @@ impl Dialect for Mcp {
             None,
         )
     }
+}
+
+/// Whether it is the client that has to do something about it, not the model: it lacks what the tool needs, or goes on with
+/// a call in a way that makes no sense.
+fn is_for_the_client(ticket: &Ticket, error: &CallError) -> bool {
+    let answered = match error {
+        CallError::Provider(Fault::Answered { code, .. }) => Some(*code),
+        _ => None,
+    };
+    let is_invalid = answered == Some(INVALID_PARAMS.into())
+        || answered.is_none() && error.code() == Code::ValidationError;
+    ticket.stateless
+        && (answered == Some(headers::MISSING_CAPABILITY.into()) || ticket.continues && is_invalid)
 }
 
 /// How a call that has no reply is answered: a cancelled one not at all, one that no tool could answer with a
@@ -229,10 +242,7 @@ impl Mcp {
         }
         match (method, asked.stateless) {
             ("tools/call", _) => {
-                let patience = self.patience(&params.meta, view);
-                // A client of the newer era is asked by results only.
-                let can =
-                    if asked.stateless { asking::by_results(params.meta.capabilities) } else { self.can };
+                let (patience, can) = (self.patience(&params.meta, view), self.can(&params.meta));
                 asked.call(params, patience, can, view)
             }
             ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
@@ -245,14 +255,19 @@ impl Mcp {
                     let Served::Passed(passed) = served else {
                         return asked.list_others(served, params.cursor.as_ref().map(|it| &*it.0), view);
                     };
-                    let patience = self.patience(&params.meta, view);
-                    return asked.pass(passed, params, text, patience, view);
+                    let who = (self.patience(&params.meta, view), self.can(&params.meta));
+                    return asked.pass(passed, params, text, who, view);
                 }
                 let text =
                     format!("there is no method `{}` here", method.chars().take(64).collect::<String>());
                 Request::Reply(jsonrpc::error_response(id, METHOD_NOT_FOUND, &text, None))
             }
         }
+    }
+
+    /// What whoever asks can be asked for. A client of the newer era is asked by results only.
+    fn can(&self, meta: &Meta<'_>) -> Can {
+        if meta.version.is_some() { asking::by_results(meta.capabilities) } else { self.can }
     }
 
     /// How long whoever asks waits: a stateless request says itself who that is.
@@ -312,24 +327,32 @@ impl<'a> Asked<'a> {
             return invalid("arguments must be an object");
         }
         let Meta { progress, priority, timeout, dedup, resume, extra, .. } = params.meta;
+        let (state, responses) = (params.request_state, params.input_responses);
         let ticket = Ticket {
             id: Some(self.id.into()),
             progress: progress.map(Into::into),
             numbers: Numbers::new(resume),
             stateless: self.stateless,
             serves: Serves::Tool,
+            continues: state.is_some() || responses.is_some(),
             in_turn: false,
         };
         let wants_text = ticket.progress.is_some();
         let bounds =
             Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
         let options = Options { priority, timeout, dedup, wants_text, resume, bounds, can, method: false };
-        let (state, responses) = (params.request_state, params.input_responses);
-        let continues = (state.is_some() || responses.is_some()).then(|| Continued {
+        let continues = ticket.continues.then(|| Continued {
             state: state.map(|state| state.0),
             responses: responses.map(serde_json::value::RawValue::get),
         });
-        Request::Call(CallFrame { ticket, tool: name.0, arguments, extra, options, continues })
+        Request::Call(CallFrame {
+            ticket,
+            tool: name.0,
+            arguments: arguments.into(),
+            extra,
+            options,
+            continues,
+        })
     }
 
     /// One page of tools. A cursor is a place among the tools that are there for a principal, good until they change.

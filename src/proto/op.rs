@@ -225,7 +225,14 @@ impl Op {
                 (ticket, Options { bounds: simple::bounds(within(false)), ..options })
             }
         };
-        Request::Call(CallFrame { ticket, tool: tool.0, arguments, extra: None, options, continues: None })
+        Request::Call(CallFrame {
+            ticket,
+            tool: tool.0,
+            arguments: arguments.into(),
+            extra: None,
+            options,
+            continues: None,
+        })
     }
 }
 

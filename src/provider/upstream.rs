@@ -13,6 +13,7 @@ use crate::ids::PrincipalId;
 use crate::tasks::Tasks;
 
 mod child;
+mod errand;
 mod greet;
 mod http;
 mod instance;
@@ -22,7 +23,6 @@ mod listing;
 mod message;
 mod mirror;
 mod others;
-mod passing;
 mod pipe;
 mod questions;
 mod required;
@@ -30,14 +30,14 @@ mod server;
 mod text;
 
 use child::Program;
+pub use errand::{Errand, What};
 use http::Address;
 use instance::{Reach, Terms};
 pub use listing::{Listed, Listing};
 pub use mirror::Mirrored;
 pub use others::{Entry, Others};
-pub use passing::Passed;
 pub use required::Continued;
-pub use server::{InUse, Owner, Server, ToolCall};
+pub use server::{InUse, Owner, Server};
 
 /// What a message may be longer than the result in it.
 const ENVELOPE_BYTES: usize = 64 * 1024;

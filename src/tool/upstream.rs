@@ -8,7 +8,7 @@ use serde_json::Map;
 
 use crate::config::Ladder;
 use crate::config::servers::{SaidEffect, ServerConfig, Share};
-use crate::provider::upstream::{InUse, Listed, Mirrored, Server, ToolCall};
+use crate::provider::upstream::{Errand, InUse, Listed, Mirrored, Server, What};
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::place::{Lane, LaneId, Place};
 use crate::tool::prompt::TimeoutClass;
@@ -101,28 +101,27 @@ impl std::fmt::Debug for UpstreamTool {
 
 impl CustomWork for UpstreamTool {
     fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared> {
-        let call = ToolCall {
-            owner: self.server.owner(asked.principal, asked.session),
-            tool: Arc::clone(&self.tool),
+        let what = What::Tool {
+            name: Arc::clone(&self.tool),
             arguments: asked.text.into(),
             mirrored: Arc::clone(&self.mirrored),
-            principal: asked.principal,
-            continued: asked.continued,
         };
-        let job = Box::new(Call { server: self.server.claim(), call });
+        let owner = self.server.owner(asked.principal, asked.session);
+        let errand = Errand { owner, principal: asked.principal, what, continued: asked.continued };
+        let job = Box::new(Call { server: self.server.claim(), errand });
         Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
     }
 }
 
 struct Call {
     server: InUse,
-    call: ToolCall,
+    errand: Errand,
 }
 
 impl Job for Call {
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let Self { server, call } = *self;
-        server.call(call, context).boxed()
+        let Self { server, errand } = *self;
+        server.run(errand, context).boxed()
     }
 
     fn asks(&self) -> bool {

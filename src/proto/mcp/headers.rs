@@ -9,7 +9,7 @@ use crate::proto::{Object, Str, jsonrpc, read_object};
 /// Headers that do not say what the request says.
 const HEADER_MISMATCH: i32 = -32020;
 /// The client lacks something that the request needs.
-const MISSING_CAPABILITY: i32 = -32021;
+pub(super) const MISSING_CAPABILITY: i32 = -32021;
 
 /// The headers of one request.
 #[derive(Debug, Default, Clone, Copy)]

@@ -1,10 +1,11 @@
 //! What upstream servers serve beside tools: lists of it, and requests that are passed to one of them.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::params::Params;
 use super::{Asked, PAGE, open};
@@ -89,7 +90,7 @@ impl<'a> Asked<'a> {
         method: Method,
         params: Params<'a>,
         text: &'a str,
-        patience: Patience,
+        (patience, can): (Patience, Can),
         view: &View<'_>,
     ) -> Request<'a> {
         let (id, stateless) = (self.id, self.stateless);
@@ -119,11 +120,13 @@ impl<'a> Asked<'a> {
             return refuse(code, &format!("there is no such {what} here"));
         };
         let tool = Some(Str(Cow::Owned(method.at(server))));
-        let call =
-            Params { name: tool, arguments: None, input_responses: None, request_state: None, ..params };
-        let mut request = self.call(call, patience, Can::NOTHING, view);
+        let Some(arguments) = arguments(raw) else {
+            return refuse(INVALID_PARAMS, "params must be an object");
+        };
+        let can = if method.may_ask() { can } else { Can::NOTHING };
+        let mut request = self.call(Params { name: tool, arguments: None, ..params }, patience, can, view);
         if let Request::Call(frame) = &mut request {
-            frame.arguments = raw;
+            frame.arguments = Cow::Owned(arguments);
             frame.options.method = true;
             frame.ticket.serves = if method == Method::Read { Serves::Resource } else { Serves::Other };
         }
@@ -190,6 +193,21 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What is asked, as it was written: without what speaks of the caller's connection, and of an earlier request.
+fn arguments(params: &str) -> Option<String> {
+    const OTHERS: [&str; 3] = ["_meta", "inputResponses", "requestState"];
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(params).ok()?;
+    let mut out = String::with_capacity(params.len());
+    for (name, value) in members.iter().filter(|(name, _)| !OTHERS.contains(&&***name)) {
+        out.push(if out.is_empty() { '{' } else { ',' });
+        push_json_string(&mut out, name);
+        out.push(':');
+        out.push_str(value.get());
+    }
+    out.push_str(if out.is_empty() { "{}" } else { "}" });
+    Some(out)
+}
+
 /// The servers that a principal may ask by a method.
 struct Seen<'a> {
     registry: &'a Registry,
@@ -244,10 +262,10 @@ fn fits(template: &str, uri: &str) -> Option<usize> {
 
 /// How a request that was passed on fails; `None`: it was cancelled, which is not answered.
 pub(super) fn refusal(id: &str, error: &CallError) -> Option<String> {
-    if let CallError::Provider(Fault::Answered { code, message, .. }) = error {
+    if let CallError::Provider(Fault::Answered { code, message, data, .. }) = error {
         // Its own words, under its own code: whoever asked knows what they mean.
         let code = i32::try_from(*code).unwrap_or(INTERNAL);
-        return Some(jsonrpc::error_response(id, code, message, None));
+        return Some(jsonrpc::error_response(id, code, message, data.as_deref()));
     }
     let code = match error.code() {
         Code::Cancelled => return None,

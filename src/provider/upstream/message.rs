@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::provider::asking::Can;
+use crate::provider::asking::{Can, one_line};
 use crate::provider::{Step, Tell, push_json_string};
 
 /// What of an error's text is kept: a model reads it, nobody reads more.
@@ -29,6 +29,8 @@ pub(super) struct Refusal {
     pub(super) code: i64,
     /// Its text, cut.
     pub(super) message: Box<str>,
+    /// What it says beside it, as JSON text on one line.
+    pub(super) data: Option<Box<str>>,
 }
 
 /// One message of a server.
@@ -69,6 +71,8 @@ struct Error<'a> {
     code: i64,
     #[serde(borrow, default)]
     message: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
 }
 
 /// Reads what came in one line or event; a batch is several messages.
@@ -112,8 +116,10 @@ fn one(text: &str) -> Incoming<'_> {
 /// What an error says, given as JSON text.
 pub(super) fn refusal(error: &str) -> Refusal {
     let error = if error.starts_with('{') { serde_json::from_str::<Error<'_>>(error).ok() } else { None };
-    let error = error.unwrap_or(Error { code: 0, message: Cow::Borrowed("an error without a form") });
-    Refusal { code: error.code, message: error.message.chars().take(ERROR_CHARS).collect() }
+    let error =
+        error.unwrap_or(Error { code: 0, message: Cow::Borrowed("an error without a form"), data: None });
+    let data = error.data.map(RawValue::get).filter(|data| data.len() <= ERROR_CHARS).map(one_line);
+    Refusal { code: error.code, message: error.message.chars().take(ERROR_CHARS).collect(), data }
 }
 
 /// What a JSON string says, borrowed where it holds no escape.

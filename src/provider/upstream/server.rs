@@ -12,21 +12,16 @@ use tokio::time::Instant;
 
 use crate::config::servers::{self, ServerConfig};
 use crate::ids::{ClientSessionId, PrincipalId};
-use crate::provider::asking::Can;
+use crate::provider::Fault;
 use crate::provider::upstream::instance::{Instance, Live, State, Terms};
-use crate::provider::upstream::link::{Param, Request};
 use crate::provider::upstream::listing::{self, Listing};
-use crate::provider::upstream::message::{Era, Refusal, Spliced};
-use crate::provider::upstream::mirror::{self, Mirrored};
+use crate::provider::upstream::message::{Era, Refusal};
 use crate::provider::upstream::others;
 use crate::provider::upstream::pipe::Failed;
-use crate::provider::upstream::required::{Continued, Given, Required};
-use crate::provider::{Context, Fault, Reply};
+use crate::provider::upstream::required::Given;
 
 /// A restart that comes so soon is waited for.
 const WORTH_WAITING: Duration = Duration::from_secs(2);
-/// How often a server may ask while it works for one call.
-const ROUNDS: usize = 16;
 /// Processes or sessions of one server.
 const INSTANCES: usize = 256;
 
@@ -65,7 +60,7 @@ pub struct Server {
     /// Why tools that it lists are not offered.
     not_offered: Mutex<Vec<String>>,
     /// States of its that were handed on.
-    given: Given,
+    pub(super) given: Given,
     in_use: AtomicUsize,
     retired: AtomicBool,
     ended: AtomicBool,
@@ -73,22 +68,6 @@ pub struct Server {
 
 /// A call that is to be made, or is under way: as long as there is one, its server stays.
 pub struct InUse(Arc<Server>);
-
-/// What a call asks.
-pub struct ToolCall {
-    /// For whom.
-    pub owner: Owner,
-    /// The tool, by its server's own name.
-    pub tool: Arc<str>,
-    /// The arguments, as the caller wrote them.
-    pub arguments: Box<str>,
-    /// Arguments that are also sent as headers.
-    pub mirrored: Arc<[Mirrored]>,
-    /// Who calls.
-    pub principal: PrincipalId,
-    /// The earlier call that it goes on with.
-    pub continued: Option<Continued>,
-}
 
 impl Server {
     pub(super) fn new(config: ServerConfig, terms: Terms, sole: Option<PrincipalId>) -> Self {
@@ -235,7 +214,8 @@ impl Server {
         let provider = Arc::clone(&self.name);
         match failed {
             Failed::Refused(refusal) => {
-                Fault::Answered { provider, code: refusal.code, message: refusal.message }
+                let Refusal { code, message, data } = refusal;
+                Fault::Answered { provider, code, message, data }
             }
             Failed::Status { status, retry_after } => {
                 Fault::Refused { provider, status, code: None, retry_after }
@@ -301,87 +281,12 @@ impl InUse {
     pub fn server(&self) -> &Arc<Server> {
         &self.0
     }
-
-    /// Calls a tool. Dropping what is returned takes the call back.
-    ///
-    /// # Errors
-    /// The server is down, refuses, or breaks off.
-    pub async fn call(self, mut call: ToolCall, context: Context) -> Result<Reply, Fault> {
-        let server = &*self.0;
-        let broken = |reason| Fault::Broken { provider: Arc::clone(&server.name), reason };
-        let instance = server.instance(call.owner)?;
-        let _under_way = context.ask.as_ref().map(|ask| instance.present.begins(ask));
-        let state = call.continued.as_ref().and_then(|continued| continued.state.as_deref());
-        if state.is_some_and(|state| !server.given.is_of(call.principal, state)) {
-            return Err(server.not_yours());
-        }
-        for _ in 0..ROUNDS {
-            let result = server.ask_once(&instance, &call, &context).await?;
-            let spliced = Spliced::of(&result).ok_or_else(|| broken("its result is not an object"))?;
-            if !spliced.asks {
-                return Ok(Reply::spliced(spliced.members, spliced.content, spliced.is_error));
-            }
-            let asks = Required::read(&result).ok_or_else(|| broken("it asks what makes no sense"))?;
-            let ask = context.ask.as_ref();
-            let ask =
-                ask.ok_or_else(|| broken("it asks something, and nobody was declared who could answer"))?;
-            if ask.all_by_results(asks.needs()) {
-                if let Some(state) = asks.state.as_deref() {
-                    server.given.to(call.principal, state);
-                }
-                return Ok(Reply::asking(spliced.members));
-            }
-            let continued = asks.ask(ask).await;
-            call.continued = Some(continued.map_err(|refusal| server.fault(Failed::Refused(refusal)))?);
-        }
-        Err(broken("it asks again and again"))
-    }
 }
 
 impl Server {
     /// Whether it may ask whoever calls.
     pub fn may_ask(&self) -> bool {
         self.config.may_ask() || self.terms.era.get() == Some(Era::Stateless)
-    }
-
-    fn not_yours(&self) -> Fault {
-        let message = "requestState names no call of yours here: call again without it".into();
-        self.fault(Failed::Refused(Refusal { code: -32602, message }))
-    }
-
-    /// Asks it once, over the connection that is there.
-    async fn ask_once(
-        &self,
-        instance: &Instance,
-        call: &ToolCall,
-        context: &Context,
-    ) -> Result<Box<str>, Fault> {
-        let mut params = vec![("name", Param::Text(&call.tool)), ("arguments", Param::Json(&call.arguments))];
-        let (state, responses) =
-            call.continued.as_ref().map_or((None, None), |it| (it.state.as_deref(), it.responses.as_deref()));
-        params.extend(responses.map(|responses| ("inputResponses", Param::Json(responses))));
-        params.extend(state.map(|state| ("requestState", Param::Text(state))));
-        let headers = mirror::headers(&call.mirrored, &call.arguments);
-        let request = Request {
-            deadline: Some(context.deadline),
-            tell: Some(&context.tell),
-            ask: context.ask.as_ref(),
-            can: context.ask.as_ref().map_or(Can::NOTHING, |ask| ask.can()),
-            headers: &headers,
-            ..Request::new("tools/call", &params)
-        };
-        let mut live = self.live(call.owner).await?;
-        if call.continued.is_some() && live.greeting.era != Era::Stateless {
-            return Err(self.not_yours());
-        }
-        let mut answer = live.link.ask(request, live.greeting.era).await;
-        if answer == Err(Failed::Gone) {
-            // It was surely not sent. Whoever takes the connection's place may take it.
-            instance.moved(&State::Ready(live)).await;
-            live = self.live(call.owner).await?;
-            answer = live.link.ask(request, live.greeting.era).await;
-        }
-        answer.map_err(|failed| self.fault(failed))
     }
 }
 

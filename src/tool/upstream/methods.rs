@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::config::Ladder;
 use crate::config::servers::Share;
 use crate::provider::push_json_string;
-use crate::provider::upstream::{InUse, Passed, Server};
+use crate::provider::upstream::{Errand, InUse, Server, What};
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::place::{LaneId, Place};
 use crate::tool::prompt::TimeoutClass;
@@ -40,6 +40,14 @@ impl Method {
             Self::Read => "resources/read",
             Self::Get => "prompts/get",
             Self::Complete => "completion/complete",
+        }
+    }
+
+    /// Whether its server may ask before it answers.
+    pub fn may_ask(self) -> bool {
+        match self {
+            Self::Read | Self::Get => true,
+            Self::Complete => false,
         }
     }
 
@@ -99,11 +107,10 @@ impl std::fmt::Debug for Passing {
 type Members = BTreeMap<String, Box<RawValue>>;
 
 impl Passing {
-    /// The parameters as the server knows them: its own names, and nothing that speaks of the caller's connection.
+    /// The parameters as the server knows them: by its own names.
     fn params(&self, text: &str) -> Result<Vec<(String, Box<str>)>, Misfit> {
         let wrong = |path: &str| Misfit { path: path.into(), message: "it makes no sense".into() };
         let mut members: Members = serde_json::from_str(text).map_err(|_| wrong("params"))?;
-        members.remove("_meta");
         let own = |json: &RawValue| {
             let name: String = serde_json::from_str(json.get()).ok()?;
             let prefix = format!("{}__", self.server.name());
@@ -129,28 +136,27 @@ impl Passing {
 
 impl CustomWork for Passing {
     fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared> {
-        let passed = Passed {
-            owner: self.server.owner(asked.principal, asked.session),
-            method: self.method.name(),
-            params: self.params(asked.text)?,
-        };
-        let job = Box::new(Pass { server: self.server.claim(), passed });
+        let what = What::Method { name: self.method.name(), params: self.params(asked.text)? };
+        let owner = self.server.owner(asked.principal, asked.session);
+        let errand = Errand { owner, principal: asked.principal, what, continued: asked.continued };
+        let job = Box::new(Pass { server: self.server.claim(), errand, method: self.method });
         Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
     }
 }
 
 struct Pass {
     server: InUse,
-    passed: Passed,
+    errand: Errand,
+    method: Method,
 }
 
 impl Job for Pass {
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
-        let Self { server, passed } = *self;
-        server.pass(passed, context).boxed()
+        let Self { server, errand, .. } = *self;
+        server.run(errand, context).boxed()
     }
 
     fn asks(&self) -> bool {
-        false
+        self.method.may_ask() && self.server.server().may_ask()
     }
 }

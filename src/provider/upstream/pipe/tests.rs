@@ -78,7 +78,7 @@ async fn each_answer_finds_its_caller_whatever_comes_first() {
     rig.say(&format!(r#"{{"id":{two},"result":{{}}}}"#)).await;
     rig.say(&format!(r#"{{"id":{one},"error":{{"code":-1,"message":"no"}}}}"#)).await;
     assert_eq!(second.await.as_deref(), Ok(r#"{"n":18446744073709551616}"#));
-    assert_eq!(first.await, Err(Failed::Refused(Refusal { code: -1, message: "no".into() })));
+    assert_eq!(first.await, Err(Failed::Refused(Refusal { code: -1, message: "no".into(), data: None })));
     assert_eq!(rig.oddities.garbage.load(Ordering::Relaxed), 1);
     assert_eq!(rig.oddities.strangers.load(Ordering::Relaxed), 2);
 }
