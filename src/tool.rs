@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ids::{ClientSessionId, PrincipalId, ToolId};
-use crate::provider::upstream::Continued;
+use crate::provider::upstream::{Continued, Mirrored};
 use crate::provider::{Job, Reply};
 use crate::tool::place::Slots;
 use crate::tool::registry::Prepared;
@@ -186,6 +186,8 @@ pub struct Tool {
     pub counts_steps: bool,
     /// What does the work.
     pub work: Work,
+    /// Arguments that are also sent as headers.
+    pub mirrored: Box<[Mirrored]>,
     /// Content hash of all the above.
     pub definition: u64,
     /// Its entry in a list of tools, as JSON: for MCP, with annotations.

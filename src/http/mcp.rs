@@ -120,7 +120,8 @@ async fn post(
     if let Some(error) = look.mismatch(said) {
         return json(StatusCode::BAD_REQUEST, error);
     }
-    let mut post = Post { hub, principal, takes_events, stateless: look.is_stateless(), session: None };
+    let (stateless, head) = (look.is_stateless(), &head);
+    let mut post = Post { hub, principal, head, takes_events, stateless, session: None };
     if look.is_stateless() {
         let caller = hub.caller_at(Arc::clone(principal), peer);
         return post.read(text, &caller, &mut Mcp::default()).await;
@@ -128,7 +129,7 @@ async fn post(
     if look.opens() {
         return post.opens(text, sessions).await;
     }
-    let Some(id) = text_of(&head, &SESSION) else {
+    let Some(id) = text_of(head, &SESSION) else {
         // Who has none can only be told so, in the words of the dialect.
         let caller = hub.caller_at(Arc::clone(principal), peer);
         return post.read(text, &caller, &mut Mcp::default()).await;
@@ -142,6 +143,7 @@ async fn post(
 struct Post<'a> {
     hub: &'a Arc<Hub>,
     principal: &'a Arc<Principal>,
+    head: &'a HeaderMap,
     takes_events: bool,
     stateless: bool,
     session: Option<Arc<Session>>,
@@ -208,7 +210,21 @@ impl Post<'_> {
         }
     }
 
+    /// The error response, where headers do not say what the arguments say. In the older era nobody sends them.
+    fn differing(&self, frame: &CallFrame<'_>) -> Option<String> {
+        let view = self.hub.view(self.principal);
+        let registry = view.calls.registry();
+        let may = self.stateless && self.principal.allows(&frame.tool);
+        let tool = registry.find(&frame.tool).filter(|tool| may && !tool.mirrored.is_empty())?;
+        let id = frame.ticket.id.as_deref().unwrap_or_default();
+        let header = |name: &str| self.head.get(name).map(HeaderValue::as_bytes);
+        headers::differs(id, &tool.mirrored, &frame.arguments, header)
+    }
+
     async fn call(&self, frame: CallFrame<'_>, caller: &Caller) -> Answered {
+        if let Some(error) = self.differing(&frame) {
+            return json(StatusCode::BAD_REQUEST, error);
+        }
         let CallFrame { ticket, tool, arguments, extra, mut options, continues } = frame;
         let id = ticket.id.as_deref().map(one_spelling).unwrap_or_default().into_owned();
         if self.session.as_ref().is_some_and(|session| session.has(&id)) {

@@ -34,7 +34,7 @@ pub use errand::{Errand, What};
 use http::Address;
 use instance::{Reach, Terms};
 pub use listing::{Listed, Listing};
-pub use mirror::Mirrored;
+pub use mirror::{Mirrored, of as mirrored};
 pub use others::{Entry, Others};
 pub use required::Continued;
 pub use server::{InUse, Owner, Server};

@@ -11,7 +11,7 @@ use crate::config::Ladder;
 use crate::ids::ToolId;
 use crate::provider::catalog::Catalog;
 use crate::provider::offline::Offline;
-use crate::provider::upstream::Server;
+use crate::provider::upstream::{self, Server};
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::consensus::{self, AskAll};
 use crate::tool::place::{Composite, Lane, LaneId, Place};
@@ -363,6 +363,7 @@ fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, Reg
         definition: xxh3_64(source.as_bytes()),
         counts_steps: entry.counts_steps,
         work: entry.work,
+        mirrored: upstream::mirrored(&schema).unwrap_or_default().into(),
         listing: listing.to_string().into(),
         plain_listing: plain.to_string().into(),
         others: Vec::new(),

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::proto::mcp::{HANDSHAKE, STATELESS, UNSUPPORTED_VERSION};
 use crate::proto::{Object, Str, jsonrpc, read_object};
+use crate::provider::upstream::Mirrored;
 
 /// Headers that do not say what the request says.
 const HEADER_MISMATCH: i32 = -32020;
@@ -129,6 +130,22 @@ impl<'a> Look<'a> {
     }
 }
 
+/// The error response, where headers do not say what arguments say that are also sent as headers.
+pub fn differs<'a>(
+    id: &str,
+    mirrored: &[Mirrored],
+    arguments: &str,
+    header: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Option<String> {
+    let wrong = mirrored.iter().find(|each| match (header(each.header()), each.value(arguments)) {
+        (None, None) => false,
+        (Some(said), Some(value)) => !std::str::from_utf8(said).is_ok_and(|said| is(said, &value)),
+        (Some(_), None) | (None, Some(_)) => true,
+    })?;
+    let why = format!("the header {} does not say what the arguments say", wrong.header());
+    Some(jsonrpc::error_response(id, HEADER_MISMATCH, &why, None))
+}
+
 /// Whether a header says this: as it is, or in base64 with the marks that MCP gives it.
 fn is(header: &str, text: &str) -> bool {
     let marked = header.strip_prefix("=?base64?").and_then(|marked| marked.strip_suffix("?="));
@@ -147,9 +164,12 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
         b'/' => Some(63),
         _ => None,
     };
-    let digits = text.trim_end_matches('=').bytes();
+    let (digits, padding) = text.split_at(text.find('=').unwrap_or(text.len()));
+    if !text.len().is_multiple_of(4) || padding.len() > 2 || padding.bytes().any(|byte| byte != b'=') {
+        return None;
+    }
     let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len()), 0_u32, 0_u32);
-    for digit in digits {
+    for digit in digits.bytes() {
         bits = (bits << 6) | u32::from(value(digit)?);
         held += 6;
         if held >= 8 {
@@ -219,7 +239,37 @@ mod tests {
         assert_eq!(why(CALL, Headers { method: Some("Tools/call"), ..HEAD }), differs("Mcp-Method"));
         assert_eq!(why(CALL, Headers { name: None, ..HEAD }), missing("Mcp-Name"));
         assert_eq!(why(CALL, Headers { name: Some("other"), ..HEAD }), differs("Mcp-Name"));
-        assert_eq!(why(CALL, Headers { name: Some("=?base64?!?="), ..HEAD }), differs("Mcp-Name"));
+        for odd in ["=?base64?!?=", "=?base64?Z3LDvMOf=?=", "=?base64?Z3LDvMO?=", "=?base64?Z3LDvM===?="] {
+            assert_eq!(why(CALL, Headers { name: Some(odd), ..HEAD }), differs("Mcp-Name"), "{odd}");
+        }
+    }
+
+    #[test]
+    fn headers_say_what_arguments_say_that_are_marked() {
+        let schema = serde_json::json!({"properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"}, "n": {"type": "integer", "x-mcp-header": "N"},
+        }});
+        let mirrored = crate::provider::upstream::mirrored(&schema).unwrap();
+        let differs = |arguments, region: Option<&'static str>, n: Option<&'static str>| {
+            let header = |name: &str| if name == "mcp-param-n" { n } else { region }.map(str::as_bytes);
+            super::differs("1", &mirrored, arguments, header).is_some_and(|error| error.contains("-32020"))
+        };
+        let both = r#"{"region":"Hello","n":7}"#;
+        assert!(!differs(both, Some("Hello"), Some("7")));
+        assert!(!differs(both, Some("=?base64?SGVsbG8=?="), Some("7")));
+        assert!(!differs(r#"{"region":"=?base64?SGVsbG8="}"#, Some("=?base64?SGVsbG8="), None), "no marks");
+        assert!(!differs(r#"{"n":null}"#, None, None));
+        for (region, n) in [
+            (None, Some("7")),
+            (Some("Hello"), None),
+            (Some("hello"), Some("7")),
+            (Some("Hello"), Some("8")),
+            (Some("=?base64?SGVsbG8?="), Some("7")),
+            (Some("=?base64?SGVs!!!bG8=?="), Some("7")),
+        ] {
+            assert!(differs(both, region, n), "{region:?} {n:?}");
+        }
+        assert!(differs("{}", Some("Hello"), None), "it says what the arguments do not");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Mirrored {
 const DEEPEST: usize = 64;
 
 /// Which arguments of this schema are; or why a mark in it makes no sense, so that the tool cannot be offered.
-pub(super) fn of(schema: &Value) -> Result<Vec<Mirrored>, String> {
+pub fn of(schema: &Value) -> Result<Vec<Mirrored>, String> {
     let mut found = Vec::new();
     walk(schema, Some(&mut Vec::new()), &mut found, 0)?;
     Ok(found)
@@ -103,22 +103,31 @@ fn marked(
 
 /// The headers of a call with these arguments.
 pub(super) fn headers(mirrored: &[Mirrored], arguments: &str) -> Vec<(String, String)> {
-    let value = |each: &Mirrored| {
+    let header = |each: &Mirrored| Some((each.header.clone(), each.value(arguments)?));
+    mirrored.iter().filter_map(header).collect()
+}
+
+impl Mirrored {
+    /// The header, in small letters.
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// What it says for these arguments; `None`: nothing.
+    pub fn value(&self, arguments: &str) -> Option<String> {
         let mut here = serde_json::from_str::<&RawValue>(arguments).ok()?;
-        for name in &each.path {
+        for name in &self.path {
             let members: std::collections::BTreeMap<String, &RawValue> =
                 serde_json::from_str(here.get()).ok()?;
             here = members.get(name).copied()?;
         }
-        let text = match here.get() {
-            "null" => return None,
-            text if text.starts_with('"') => serde_json::from_str(text).ok()?,
-            text if text.starts_with(['{', '[']) => return None,
-            text => text.to_owned(),
-        };
-        Some((each.header.clone(), text))
-    };
-    mirrored.iter().filter_map(value).collect()
+        match here.get() {
+            "null" => None,
+            text if text.starts_with('"') => serde_json::from_str(text).ok(),
+            text if text.starts_with(['{', '[']) => None,
+            text => Some(text.to_owned()),
+        }
+    }
 }
 
 #[cfg(test)]
