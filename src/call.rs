@@ -17,8 +17,8 @@ use crate::deadline::Deadline;
 use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
-use crate::provider::Job;
 use crate::provider::asking::Can;
+use crate::provider::{Job, Level};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::place::{Composite, Place};
 use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Unprepared, Work};
@@ -92,6 +92,8 @@ pub struct Options {
     pub dedup: Option<Dedup>,
     /// Whether the caller wants text as it is made.
     pub wants_text: bool,
+    /// From which level on the caller wants to read the log of the work.
+    pub log: Option<Level>,
     /// Whether it was sent before, over a connection that is lost.
     pub resume: bool,
     /// What the caller's connection cannot take.
@@ -286,8 +288,9 @@ impl Calls {
         let options = Options { priority, ..call.options };
         let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
         let principal = caller.principal.id;
-        let Options { bounds, wants_text, can, .. } = options;
-        let arrival = Arrival { request, principal, received, patience, priority, bounds, wants_text, can };
+        let Options { bounds, wants_text, log, can, .. } = options;
+        let arrival =
+            Arrival { request, principal, received, patience, priority, bounds, wants_text, log, can };
         let attached = Attached::of(caller, call.id);
         if options.resume
             && let Some(waiter) = self.resume(attached.as_ref(), tool, &canonical, arrival)?

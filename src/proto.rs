@@ -15,7 +15,7 @@ use crate::clients::Clients;
 use crate::config::Ladder;
 use crate::ids::{QuestionId, SessionKey};
 use crate::provider::asking::{Question, Said};
-use crate::provider::{Usage, push_json_string};
+use crate::provider::{Logged, Usage, push_json_string};
 use crate::tool::{Insight, Tool};
 
 mod auth;
@@ -245,6 +245,9 @@ pub trait Dialect: Send + 'static {
 
     /// What says that a call is under way, where the language has it.
     fn accepted(&self, ticket: &Ticket, patience: Duration) -> Option<String>;
+
+    /// A message of the log of a call under way; `None`: it is not told.
+    fn logged(&self, logged: &Logged) -> Option<String>;
 
     /// A progress message, where the client wants it.
     fn progress(&self, ticket: &Ticket, progress: &Progress<'_>) -> Option<String>;

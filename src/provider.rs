@@ -33,7 +33,7 @@ pub mod submit;
 mod tell;
 pub mod upstream;
 
-pub use tell::{Step, Tell};
+pub use tell::{Level, Logged, Step, Tell};
 
 /// Why a provider did not do the work. It names no prompt, no argument and no secret: a provider's own error
 /// text may quote any of them, so only its short machine-readable code is kept.

@@ -244,6 +244,11 @@ where
                         let progress = Progress { number, total: step.total, message: &step.message };
                         send(&mut self.wire.outbox, &self.dialect, call, &progress);
                     }
+                    Some((_, News::Logged(logged))) => {
+                        if let Some(text) = self.dialect.logged(&logged) {
+                            self.wire.outbox.push(&text);
+                        }
+                    }
                     Some((call, News::Question(id, question))) => {
                         asking::ask(&mut self.wire.outbox, &self.dialect, call, id, &question);
                     }

@@ -141,15 +141,11 @@ impl Server {
         }
     }
 
-    fn describes(is_newer: bool) -> Value {
-        let mut capabilities = json!({
+    fn describes() -> Value {
+        json!({
             "tools": {"listChanged": true}, "prompts": {"listChanged": true},
-            "resources": {"listChanged": true, "subscribe": true}, "completions": {},
-        });
-        if !is_newer {
-            capabilities["logging"] = json!({});
-        }
-        capabilities
+            "resources": {"listChanged": true, "subscribe": true}, "completions": {}, "logging": {},
+        })
     }
 }
 
@@ -183,7 +179,7 @@ impl Call {
         let info = json!({"name": "conformance", "version": "1.0.0"});
         let result = match (method, self.is_newer && !server.is_older) {
             ("server/discover", true) => self.keeps(json!({
-                "supportedVersions": [NEWER], "capabilities": Server::describes(true),
+                "supportedVersions": [NEWER], "capabilities": Server::describes(),
                 "_meta": {"io.modelcontextprotocol/serverInfo": info},
             })),
             ("subscriptions/listen", true) => {
@@ -196,7 +192,7 @@ impl Call {
             }
             ("initialize", false) => {
                 *server.capabilities.lock().unwrap() = self.params["capabilities"].clone();
-                json!({"protocolVersion": OLDER, "capabilities": Server::describes(false), "serverInfo": info})
+                json!({"protocolVersion": OLDER, "capabilities": Server::describes(), "serverInfo": info})
             }
             ("ping", false) => json!({}),
             ("logging/setLevel", false) => {

@@ -21,7 +21,7 @@ use crate::ids::{ContinuationId, ExecutionId, PrincipalId, QuestionId, RequestId
 use crate::lifecycle::{Record, Role, Seen, Spent};
 use crate::phase::{Phase, Terminal};
 use crate::provider::asking::{Can, Question, Said};
-use crate::provider::{Fault, Reply, Step};
+use crate::provider::{Fault, Level, Logged, Reply, Step};
 use crate::tool::{Effect, Tool};
 
 /// What a caller is told at the end.
@@ -107,6 +107,8 @@ pub enum News {
     Text(String),
     /// The work has come further.
     Step(Step),
+    /// A message of its log.
+    Logged(Arc<Logged>),
     /// It is asked something.
     Question(QuestionId, Arc<Question>),
     /// What it was asked needs no answer any more.
@@ -160,6 +162,8 @@ pub struct Arrival {
     pub bounds: Bounds,
     /// Whether it wants the text as it is made.
     pub wants_text: bool,
+    /// From which level on it wants to read the log of the work.
+    pub log: Option<Level>,
     /// What it can be asked for.
     pub can: Can,
 }
@@ -193,6 +197,9 @@ impl Waiter {
         role: Role,
         arrival: Arrival,
     ) -> Self {
+        if let Some(level) = arrival.log {
+            flight.wants_log(level);
+        }
         let (patience, then) = match arrival.bounds.answer_within {
             Some(within) if within < arrival.patience => (within, Leaving::AnsweredEarly),
             Some(_) | None => (arrival.patience, Leaving::DeadlineCame),
@@ -208,7 +215,7 @@ impl Waiter {
             patience,
             then,
             keep_above: arrival.bounds.reply_bytes,
-            seen: arrival.wants_text.then(Told::default),
+            seen: (arrival.wants_text || arrival.log.is_some()).then(|| Told::nothing(arrival.log)),
             can: arrival.can,
             seated: true,
             place: None,
@@ -271,6 +278,7 @@ impl Waiter {
             return match ready!(self.flight.look(self.seat, self.seen.as_mut(), cx)) {
                 Sight::New(New::Text(text)) => Poll::Ready(News::Text(text)),
                 Sight::New(New::Step(step)) => Poll::Ready(News::Step(step)),
+                Sight::New(New::Logged(logged)) => Poll::Ready(News::Logged(logged)),
                 Sight::Asked(id, question) if self.can.covers(Can::BY_RESULTS) => {
                     match self.park(id, question) {
                         Some(answer) => Poll::Ready(News::Answer(answer)),

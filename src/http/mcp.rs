@@ -246,7 +246,8 @@ impl Post<'_> {
             Submitted::Answered(answer) => return said(End::new(&ticket, &answer)),
             Submitted::Waiting(waiter) => waiter,
         };
-        let wants_events = ticket.progress.is_some() || options.can != Can::NOTHING && !self.stateless;
+        let is_told = ticket.progress.is_some() || options.log.is_some();
+        let wants_events = is_told || options.can != Can::NOTHING && !self.stateless;
         let Some(mut under_way) = UnderWay::new(waiter, ticket, id, self.session.clone(), self.stateless)
         else {
             return in_use(&proto::Ticket::default());

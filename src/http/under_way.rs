@@ -120,6 +120,7 @@ impl UnderWay {
     fn news(&mut self, news: News) -> Option<Told> {
         match news {
             News::Text(text) => self.tells(None, None, &text),
+            News::Logged(logged) => Mcp::default().logged(&logged).map(Told::Way),
             News::Step(step) => self.tells(Some(step.progress), step.total, &step.message),
             News::Question(id, question) => {
                 let text = Mcp::default().question(id, &question)?;

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::call::{Answer, Bounds, CallError, Code, Options};
+use crate::call::{Answer, Bounds, CallError, Options};
 use crate::clients::{Met, Patience};
 use crate::ids::QuestionId;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
@@ -14,9 +14,10 @@ use crate::proto::{
     push_usage,
 };
 use crate::provider::asking::{Can, Question};
-use crate::provider::{Fault, push_json_string};
+use crate::provider::{Level, Logged, push_json_string};
 
 mod asking;
+mod failing;
 pub mod headers;
 mod params;
 mod serving;
@@ -30,6 +31,9 @@ const STATELESS: &str = "2026-07-28";
 const HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 /// A protocol version that is not served.
 const UNSUPPORTED_VERSION: i32 = -32022;
+/// What is said to a level that is none.
+const NO_LEVEL: &str =
+    "the level of a log is debug, info, notice, warning, error, critical, alert or emergency";
 /// The longest introduction that is read.
 const INTRODUCTION_BYTES: usize = 1024;
 /// Tools on one page of a list.
@@ -51,6 +55,8 @@ pub struct Mcp {
     told_of_changes: bool,
     /// What whoever initialized can be asked for.
     can: Can,
+    /// From which level on it wants to read the logs of servers.
+    log: Option<Level>,
     /// Who initialized.
     met: Option<Met>,
     /// Who sent the last stateless request, as its text had it: they hardly change on one connection.
@@ -62,6 +68,14 @@ impl Mcp {
     pub fn is_initialized(&self) -> bool {
         self.initialized
     }
+}
+
+/// What is known of who asks.
+#[derive(Clone, Copy)]
+struct Who {
+    patience: Patience,
+    can: Can,
+    log: Option<Level>,
 }
 
 /// A request that is being read.
@@ -120,6 +134,11 @@ impl Dialect for Mcp {
         Some(out)
     }
 
+    fn logged(&self, logged: &Logged) -> Option<String> {
+        let params = &logged.params;
+        Some(format!("{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{params}}}"))
+    }
+
     fn answer(&self, ticket: &Ticket, answer: &Answer, out: &mut String) -> bool {
         let Some(id) = ticket.id.as_deref() else { return false };
         match &answer.outcome {
@@ -136,11 +155,11 @@ impl Dialect for Mcp {
                 push_meta(out, ticket.stateless, answer, None);
                 true
             }
-            Err(error) if ticket.serves != Serves::Tool || is_for_the_client(ticket, error) => {
+            Err(error) if ticket.serves != Serves::Tool || failing::is_for_the_client(ticket, error) => {
                 serving::refusal(id, error).map(|text| *out = text).is_some()
             }
             Err(error) => {
-                let refusal = refusal(id, ticket.stateless, answer, error);
+                let refusal = failing::refusal(id, ticket.stateless, answer, error);
                 refusal.map(|text| *out = text).is_some()
             }
         }
@@ -168,56 +187,6 @@ impl Dialect for Mcp {
     }
 }
 
-/// Whether it is the client that has to do something about it, not the model: it lacks what the tool needs, or goes on with
-/// a call in a way that makes no sense.
-fn is_for_the_client(ticket: &Ticket, error: &CallError) -> bool {
-    let answered = match error {
-        CallError::Provider(Fault::Answered { code, .. }) => Some(*code),
-        _ => None,
-    };
-    let is_invalid = answered == Some(INVALID_PARAMS.into())
-        || answered.is_none() && error.code() == Code::ValidationError;
-    ticket.stateless
-        && (answered == Some(headers::MISSING_CAPABILITY.into()) || ticket.continues && is_invalid)
-}
-
-/// How a call that has no reply is answered: a cancelled one not at all, one that no tool could answer with a
-/// protocol error, every other with a result that a model can react to.
-fn refusal(id: &str, stateless: bool, answer: &Answer, error: &CallError) -> Option<String> {
-    match error.code() {
-        Code::Cancelled => None,
-        Code::ToolNotFound | Code::InvalidRequest => {
-            Some(jsonrpc::error_response(id, INVALID_PARAMS, &error.to_string(), None))
-        }
-        Code::ValidationError
-        | Code::Unauthorized
-        | Code::RateLimited
-        | Code::OverCapacity
-        | Code::QueueTimeout
-        | Code::Timeout
-        | Code::ProviderError
-        | Code::ProviderUnavailable
-        | Code::OutcomeUnknown
-        | Code::ShuttingDown
-        | Code::InternalError => {
-            let mut text = error.to_string();
-            if let Some(after) = error.retry_after_ms() {
-                text.push_str("; retry in ");
-                push_ms(&mut text, Duration::from_millis(after));
-                text.push_str(" ms");
-            }
-            let mut out = open(id, stateless, text.len() + 32);
-            out.push_str("\"content\":[{\"type\":\"text\",\"text\":");
-            push_json_string(&mut out, &text);
-            // A call that goes on has not failed: an error might be taken for a reason to call again.
-            let goes_on = matches!(error, CallError::AnsweredEarly { .. });
-            out.push_str(if goes_on { "}]" } else { "}],\"isError\":true" });
-            push_meta(&mut out, stateless, answer, Some(error));
-            Some(out)
-        }
-    }
-}
-
 impl Mcp {
     fn request<'a>(
         &mut self,
@@ -236,17 +205,25 @@ impl Mcp {
             if version.0 != STATELESS {
                 return Request::Reply(unsupported(id, &version.0));
             }
+        } else if !self.initialized && method == "server/discover" {
+            return invalid("params._meta lacks io.modelcontextprotocol/protocolVersion");
         } else if !self.initialized && !matches!(method, "initialize" | "ping") {
             let text = "initialize first, or name a protocol version in params._meta";
             return Request::Reply(jsonrpc::error_response(id, INVALID_REQUEST, text, None));
         }
         match (method, asked.stateless) {
             ("tools/call", _) => {
-                let (patience, can) = (self.patience(&params.meta, view), self.can(&params.meta));
-                asked.call(params, patience, can, view)
+                let who = self.who(&params.meta, view);
+                asked.call(params, who, view)
             }
             ("tools/list", _) => asked.list(params.cursor.as_ref().map(|cursor| &*cursor.0), view),
             ("initialize", false) => self.initialize(id, &params, view),
+            ("logging/setLevel", false) if !view.calls.registry().servers().is_empty() => {
+                let level = params.level.as_ref().and_then(|level| Level::parse(&level.0));
+                let Some(level) = level else { return invalid(NO_LEVEL) };
+                self.log = Some(level);
+                Request::Reply(jsonrpc::open_result(id, 2) + "}}")
+            }
             ("ping", false) => Request::Reply(jsonrpc::open_result(id, 2) + "}}"),
             ("server/discover", true) => asked.discover(view),
             _ => {
@@ -255,7 +232,7 @@ impl Mcp {
                     let Served::Passed(passed) = served else {
                         return asked.list_others(served, params.cursor.as_ref().map(|it| &*it.0), view);
                     };
-                    let who = (self.patience(&params.meta, view), self.can(&params.meta));
+                    let who = self.who(&params.meta, view);
                     return asked.pass(passed, params, text, who, view);
                 }
                 let text =
@@ -265,9 +242,13 @@ impl Mcp {
         }
     }
 
-    /// What whoever asks can be asked for. A client of the newer era is asked by results only.
-    fn can(&self, meta: &Meta<'_>) -> Can {
-        if meta.version.is_some() { asking::by_results(meta.capabilities) } else { self.can }
+    fn who(&mut self, meta: &Meta<'_>, view: &View<'_>) -> Who {
+        let patience = self.patience(meta, view);
+        if meta.version.is_some() {
+            // A client of the newer era is asked by results only.
+            return Who { patience, can: asking::by_results(meta.capabilities), log: meta.log };
+        }
+        Who { patience, can: self.can, log: self.log }
     }
 
     /// How long whoever asks waits: a stateless request says itself who that is.
@@ -318,7 +299,7 @@ impl Mcp {
 }
 
 impl<'a> Asked<'a> {
-    fn call(self, params: Params<'a>, patience: Patience, can: Can, view: &View<'_>) -> Request<'a> {
+    fn call(self, params: Params<'a>, who: Who, view: &View<'_>) -> Request<'a> {
         let invalid =
             |text: &str| Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
         let Some(name) = params.name else { return invalid("tools/call needs a name") };
@@ -338,9 +319,11 @@ impl<'a> Asked<'a> {
             in_turn: false,
         };
         let wants_text = ticket.progress.is_some();
+        let Who { patience, can, log } = who;
         let bounds =
             Bounds { answer_within: view.clients.answer_within(patience, wants_text), reply_bytes: None };
-        let options = Options { priority, timeout, dedup, wants_text, resume, bounds, can, method: false };
+        let options =
+            Options { priority, timeout, dedup, wants_text, log, resume, bounds, can, method: false };
         let continues = ticket.continues.then(|| Continued {
             state: state.map(|state| state.0),
             responses: responses.map(serde_json::value::RawValue::get),

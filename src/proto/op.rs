@@ -14,7 +14,7 @@ use crate::proto::{
     CallFrame, Close, Dialect, Request, Short, Str, Ticket, Turn, View, push_error, read_object,
 };
 use crate::provider::asking::Question;
-use crate::provider::push_json_string;
+use crate::provider::{Logged, push_json_string};
 use crate::telemetry::push_timestamp;
 use crate::tool::{Builtin, Dedup};
 
@@ -237,6 +237,10 @@ impl Op {
 }
 
 impl Dialect for Op {
+    fn logged(&self, _logged: &Logged) -> Option<String> {
+        None
+    }
+
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
         let frame: Frame<'a> = match read_object(text) {
             Ok(frame) => frame,

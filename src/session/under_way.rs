@@ -170,7 +170,9 @@ impl UnderWay {
         let call = self.calls.get_mut(place)?;
         let waker = place.checked_sub(1).map_or(Some(cx.waker()), |place| self.wakers.get(place))?;
         let Poll::Ready(news) = call.waiter.poll_news(&mut Context::from_waker(waker)) else { return None };
-        if let News::Text(_) | News::Step(_) | News::Question(..) | News::Withdrawn(_) = news {
+        if let News::Text(_) | News::Step(_) | News::Logged(_) | News::Question(..) | News::Withdrawn(_) =
+            news
+        {
             // There may be more.
             if place == FIRST { self.first_is_due = true } else { self.due.push(place) }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{Client, Daemon, Setup, code, fake_with, kill, text};
+use crate::rig::{Client, Daemon, Setup, code, fake_with, kill, refusal, text};
 use crate::support::{until, within};
 
 fn everything() -> Value {

@@ -1,4 +1,5 @@
-//! Upstream MCP servers: promises on real processes and sockets, played by `examples/fake_upstream.rs`.
+//! Upstream MCP servers: promises on real processes and sockets, played by `examples/fake_upstream.rs`
+//! and `examples/conformance`.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@ mod support;
 
 mod asking;
 mod calling;
+mod conformance;
 mod ending;
 mod hostile;
 mod importing;

@@ -20,18 +20,22 @@ use crate::support::{until, within};
 
 /// The fake server's program.
 pub fn program() -> String {
-    static BUILT: std::sync::Once = std::sync::Once::new();
-    let path = Path::new(env!("CARGO_BIN_EXE_inflightd")).with_file_name("examples").join("fake_upstream");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fake_upstream.rs");
+    example("fake_upstream", "fake_upstream.rs")
+}
+
+/// The program of an example.
+pub fn example(name: &str, source: &str) -> String {
+    static BUILDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let path = Path::new(env!("CARGO_BIN_EXE_inflightd")).with_file_name("examples").join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(source);
     let changed = |path: &Path| std::fs::metadata(path).and_then(|about| about.modified()).ok();
-    BUILT.call_once(|| {
-        // `cargo test` builds examples; `cargo test --test upstream` does not.
-        if changed(&path) < changed(&source) {
-            let mut build = std::process::Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "--locked", "--example", "fake_upstream"]);
-            assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        }
-    });
+    let _one_at_a_time = BUILDING.lock().unwrap();
+    // `cargo test` builds examples; `cargo test --test upstream` does not.
+    if changed(&path) < changed(&source) {
+        let mut build = std::process::Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--example", name]);
+        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+    }
     path.to_string_lossy().into_owned()
 }
 
@@ -275,6 +279,12 @@ pub fn code(answer: &Value) -> &str {
     answer["result"]["_meta"]["inflightd/error"]["code"]
         .as_str()
         .unwrap_or_else(|| panic!("no code in {answer}"))
+}
+
+/// What an error of the protocol says to whoever sent parameters that make no sense.
+pub fn refusal(answer: &Value) -> &str {
+    assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    answer["error"]["message"].as_str().unwrap()
 }
 
 /// How often the fake has been started, by the file it writes its process ids to.

@@ -1,9 +1,10 @@
 //! What the work tells on its way reaches whoever waits and wants it.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::call::flight::{Flight, Seat, State};
-use crate::provider::{Step, Tell};
+use crate::provider::{Level, Logged, Step, Tell};
 
 impl Tell for Flight {
     fn text(&self, piece: &str) {
@@ -28,6 +29,27 @@ impl Tell for Flight {
         let wakers = wanted_by(&state);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn log(&self, logged: Arc<Logged>) {
+        let mut state = self.state.lock();
+        if !state.told.log(logged) {
+            return;
+        }
+        let wakers = wanted_by(&state);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn log_level(&self) -> Option<Level> {
+        self.state.lock().told.log_level()
+    }
+}
+
+impl Flight {
+    /// Somebody who waits wants to read the log of the work from this level on.
+    pub fn wants_log(&self, level: Level) {
+        self.state.lock().told.wants_log(level);
     }
 }
 

@@ -112,6 +112,7 @@ async fn what_landed_since_the_first_look_is_found_once_the_flight_is_open() {
         can: crate::provider::asking::Can::NOTHING,
         bounds: Bounds::default(),
         wants_text: false,
+        log: None,
     };
     let waiter = rig.calls.board(boarding, arrival, None, |_| panic!("it works again")).unwrap();
     let Submitted::Answered(answer) = waiter.submitted() else { panic!("it waits") };

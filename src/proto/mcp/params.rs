@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::call::Priority;
 use crate::proto::{Str, read_object};
-use crate::provider::push_json_string;
+use crate::provider::{Level, push_json_string};
 use crate::tool::Dedup;
 
 /// What any method may bring.
@@ -18,6 +18,8 @@ pub(super) struct Params<'a> {
     pub(super) name: Option<Str<'a>>,
     #[serde(borrow, default)]
     pub(super) arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) level: Option<Str<'a>>,
     #[serde(borrow, default)]
     pub(super) cursor: Option<Str<'a>>,
     #[serde(borrow, default, rename = "inputResponses")]
@@ -41,6 +43,8 @@ pub(super) struct Meta<'a> {
     pub(super) version: Option<Str<'a>>,
     /// What the client can do, as JSON text.
     pub(super) capabilities: Option<&'a str>,
+    /// From which level on the caller wants to read the log of the work.
+    pub(super) log: Option<Level>,
     /// Who calls, as JSON text.
     pub(super) client_info: Option<&'a str>,
     /// The progress token, as JSON text.
@@ -125,7 +129,11 @@ impl<'de> Meta<'de> {
                 let client: &'de RawValue = map.next_value()?;
                 self.client_info = Some(client.get());
             }
-            "io.modelcontextprotocol/logLevel" | "traceparent" | "tracestate" | "baggage" => {
+            "io.modelcontextprotocol/logLevel" => {
+                let name: Str<'de> = map.next_value()?;
+                self.log = Some(Level::parse(&name.0).ok_or_else(|| A::Error::custom(super::NO_LEVEL))?);
+            }
+            "traceparent" | "tracestate" | "baggage" => {
                 map.next_value::<&'de RawValue>()?;
             }
             "inflightd/priority" => {

@@ -8,9 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::params::Params;
-use super::{Asked, PAGE, open};
+use super::{Asked, PAGE, Who, open};
 use crate::call::{CallError, Code, Principal};
-use crate::clients::Patience;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, Message};
 use crate::proto::{Request, Serves, Str, View, push_retry, read_object};
 use crate::provider::asking::Can;
@@ -28,10 +27,10 @@ const INTERNAL: i32 = -32603;
 pub(super) fn capabilities(registry: &Registry, tells: bool) -> &'static str {
     match (registry.servers().is_empty(), tells) {
         (true, _) => "{\"tools\":{}}",
-        (false, false) => "{\"tools\":{},\"prompts\":{},\"resources\":{},\"completions\":{}}",
+        (false, false) => "{\"tools\":{},\"prompts\":{},\"resources\":{},\"completions\":{},\"logging\":{}}",
         (false, true) => {
             "{\"tools\":{\"listChanged\":true},\"prompts\":{\"listChanged\":true},\
-             \"resources\":{\"listChanged\":true},\"completions\":{}}"
+             \"resources\":{\"listChanged\":true},\"completions\":{},\"logging\":{}}"
         }
     }
 }
@@ -90,7 +89,7 @@ impl<'a> Asked<'a> {
         method: Method,
         params: Params<'a>,
         text: &'a str,
-        (patience, can): (Patience, Can),
+        who: Who,
         view: &View<'_>,
     ) -> Request<'a> {
         let (id, stateless) = (self.id, self.stateless);
@@ -123,8 +122,9 @@ impl<'a> Asked<'a> {
         let Some(arguments) = arguments(raw) else {
             return refuse(INVALID_PARAMS, "params must be an object");
         };
-        let can = if method.may_ask() { can } else { Can::NOTHING };
-        let mut request = self.call(Params { name: tool, arguments: None, ..params }, patience, can, view);
+        let can = if method.may_ask() { who.can } else { Can::NOTHING };
+        let params = Params { name: tool, arguments: None, ..params };
+        let mut request = self.call(params, Who { can, ..who }, view);
         if let Request::Call(frame) = &mut request {
             frame.arguments = Cow::Owned(arguments);
             frame.options.method = true;

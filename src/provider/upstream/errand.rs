@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use crate::ids::PrincipalId;
 use crate::provider::asking::Can;
-use crate::provider::upstream::instance::{Instance, State};
-use crate::provider::upstream::link::{Param, Request};
+use crate::provider::upstream::instance::{Instance, Live, State};
+use crate::provider::upstream::link::{Link, Param, Request};
 use crate::provider::upstream::message::{Era, Refusal, Spliced};
 use crate::provider::upstream::mirror::{self, Mirrored};
 use crate::provider::upstream::pipe::Failed;
 use crate::provider::upstream::required::{Continued, Required};
 use crate::provider::upstream::server::{InUse, Owner, Server};
-use crate::provider::{Context, Fault, Reply};
+use crate::provider::{Context, Fault, Level, Reply};
 
 /// How often a server may ask while it works for one call.
 const ROUNDS: usize = 16;
@@ -82,7 +82,8 @@ impl InUse {
         let server = &**self.server();
         let broken = |reason| server.fault(Failed::Broken(reason));
         let instance = server.instance(errand.owner)?;
-        let _under_way = context.ask.as_ref().map(|ask| instance.present.begins(ask));
+        let is_present = context.ask.is_some() || context.tell.log_level().is_some();
+        let _under_way = is_present.then(|| instance.present.begins(context.ask.as_ref(), &context.tell));
         let state = errand.continued.as_ref().and_then(|continued| continued.state.as_deref());
         if state.is_some_and(|state| !server.given.is_of(errand.principal, state)) {
             return Err(server.not_yours());
@@ -114,6 +115,22 @@ impl Server {
     fn not_yours(&self) -> Fault {
         let message = "requestState names no call of yours here: call again without it".into();
         self.fault(Failed::Refused(Refusal { code: -32602, message, data: None }))
+    }
+
+    /// From which level on it is to log what it does for this call, where it is known whose log that is: over HTTP, and
+    /// where its process is for one client session alone. One of the older era is told so before.
+    async fn logs(&self, live: &Live, context: &Context) -> Option<Level> {
+        let level = context.tell.log_level()?;
+        let is_known_whose = matches!(live.link, Link::Http(_)) || self.config().may_ask();
+        if !is_known_whose {
+            return None;
+        }
+        if live.greeting.era == Era::Handshake && live.greeting.serves.logging && live.logs_less_than(level) {
+            let params = [("level", Param::Text(level.name()))];
+            // Where it does not want to, it logs what it likes to.
+            let _ = live.link.ask(Request::new("logging/setLevel", &params), Era::Handshake).await;
+        }
+        Some(level)
     }
 
     /// Asks it once, over the connection that is there.
@@ -157,6 +174,8 @@ impl Server {
             ..Request::new(what.method(), &params)
         };
         let mut live = self.live(*owner).await?;
+        let log = self.logs(&live, context).await;
+        let request = Request { log, ..request };
         if continued.is_some() && live.greeting.era != Era::Stateless {
             return Err(self.not_yours());
         }
@@ -165,6 +184,7 @@ impl Server {
             // It was surely not sent. Whoever takes the connection's place may take it.
             instance.moved(&State::Ready(live)).await;
             live = self.live(*owner).await?;
+            self.logs(&live, context).await;
             answer = live.link.ask(request, live.greeting.era).await;
         }
         answer.map_err(|failed| self.fault(failed))

@@ -39,6 +39,7 @@ pub(super) struct Serves {
     pub(super) resources: bool,
     pub(super) prompts: bool,
     pub(super) completions: bool,
+    pub(super) logging: bool,
 }
 
 /// Why there was none.
@@ -91,6 +92,8 @@ struct Capabilities<'a> {
     prompts: Option<&'a RawValue>,
     #[serde(borrow, default)]
     completions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    logging: Option<&'a RawValue>,
 }
 
 /// Greets it; `known` is the era that it was found to speak before, `asks` whether it is told that it may ask.
@@ -155,6 +158,7 @@ impl Said<'_> {
             resources: there(capabilities.resources),
             prompts: there(capabilities.prompts),
             completions: there(capabilities.completions),
+            logging: there(capabilities.logging),
         };
         Greeting { era, version: version.into(), name: shown.into(), serves }
     }

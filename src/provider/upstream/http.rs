@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
+use crate::provider::Logged;
 use crate::provider::asking::{Method as Asked, Nobody, QUESTION_BYTES, Question};
 use crate::provider::sse::{Cut, Events};
 use crate::provider::upstream::link::Request;
@@ -269,6 +270,12 @@ impl Session {
                 let progress = params.and_then(|params| serde_json::from_str::<Progress<'_>>(params).ok());
                 if let Some(progress) = progress.filter(|progress| progress.token == reading.id) {
                     progress.tell(reading.request.tell, &mut reading.progress);
+                }
+            }
+            Incoming::Notice(method, params) if method == "notifications/message" => {
+                let logged = params.and_then(Logged::read);
+                if let (Some(tell), Some(logged)) = (reading.request.tell, logged) {
+                    tell.log(logged);
                 }
             }
             Incoming::Notice(method, params) => self.hear.notice(&method, params),

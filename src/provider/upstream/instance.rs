@@ -19,6 +19,7 @@ use crate::provider::upstream::link::{Link, Param, Request};
 use crate::provider::upstream::message::Era;
 use crate::provider::upstream::pipe::{self, End, Failed, Hear, Oddities};
 use crate::provider::upstream::questions::{Inbox, Present, questions};
+use crate::provider::{Level, Logged};
 use crate::tasks::{TaskKind, Tasks};
 
 /// One that lived so long had settled: when it ends, it is started at once.
@@ -94,6 +95,20 @@ impl KnownEra {
 pub(super) struct Live {
     pub(super) link: Link,
     pub(super) greeting: Greeting,
+    /// What a server of the older era was told of what it is to log.
+    level: Mutex<Option<Level>>,
+}
+
+impl Live {
+    /// Whether it is still to be told that it is to log from this level on; it is told once.
+    pub(super) fn logs_less_than(&self, level: Level) -> bool {
+        let mut told = self.level.lock();
+        let less = told.is_none_or(|told| level < told);
+        if less {
+            *told = Some(level);
+        }
+        less
+    }
 }
 
 /// Where an instance is.
@@ -207,6 +222,8 @@ struct Ears {
     server: Arc<str>,
     /// Where questions go, if there is anybody to be asked.
     inbox: Option<Inbox>,
+    /// Calls of the one client session that it works for.
+    present: Option<Arc<Present>>,
 }
 
 impl Hear for Ears {
@@ -216,6 +233,9 @@ impl Hear for Ears {
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => self.changed.notify_one(),
             "notifications/message" => {
+                if let (Some(present), Some(logged)) = (&self.present, params.and_then(Logged::read)) {
+                    present.log(&logged);
+                }
                 let text: String = params.unwrap_or_default().chars().take(256).collect();
                 tracing::debug!(server = &*self.server, "it logs {}", text.escape_debug());
             }
@@ -288,7 +308,8 @@ impl Keeper {
 
     fn ears(&self, inbox: Option<Inbox>) -> Arc<dyn Hear> {
         let (changed, server) = (Arc::clone(&self.terms.changed), Arc::clone(&self.terms.name));
-        Arc::new(Ears { changed, server, inbox })
+        let present = inbox.is_some().then(|| Arc::clone(&self.present));
+        Arc::new(Ears { changed, server, inbox, present })
     }
 
     async fn live_as_child(&self, program: &Program) -> Ended {
@@ -375,7 +396,7 @@ impl Keeper {
         tracing::info!(server = &*self.terms.name, "it is ready: {name}, MCP {version}");
         self.terms.era.set(greeting.era);
         *self.ready_at.lock() = Some(Instant::now());
-        self.set.send_replace(State::Ready(Arc::new(Live { link, greeting })));
+        self.set.send_replace(State::Ready(Arc::new(Live { link, greeting, level: Mutex::default() })));
         self.terms.changed.notify_one();
     }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::provider::Tell;
 use crate::provider::asking::{Ask, Can};
 use crate::provider::upstream::http::Session;
 use crate::provider::upstream::message::{Draft, Era};
 use crate::provider::upstream::pipe::{Failed, Outcome, Pipe};
+use crate::provider::{Level, Tell};
 
 /// A request before it has an id.
 #[derive(Clone, Copy)]
@@ -25,6 +25,8 @@ pub(super) struct Request<'a> {
     pub(super) deadline: Option<Deadline>,
     /// Who is told of progress.
     pub(super) tell: Option<&'a Arc<dyn Tell>>,
+    /// From which level on somebody reads the log of the work: said in the stateless era.
+    pub(super) log: Option<Level>,
     /// Who is asked what the server asks on the stream of this request.
     pub(super) ask: Option<&'a Arc<dyn Ask>>,
     /// What whoever calls can be asked for: said in the stateless era.
@@ -50,6 +52,7 @@ impl<'a> Request<'a> {
             headers: &[],
             deadline: None,
             tell: None,
+            log: None,
             ask: None,
             can: Can::NOTHING,
         }
@@ -86,6 +89,11 @@ impl<'a> Request<'a> {
             meta.push_str(",\"inflightd/timeout_ms\":");
             let left = deadline.remaining().max(Duration::from_millis(1)).as_millis();
             meta.push_str(digits.format(u64::try_from(left).unwrap_or(u64::MAX)));
+        }
+        if let Some(level) = self.log.filter(|_| era == Era::Stateless) {
+            meta.push_str(",\"io.modelcontextprotocol/logLevel\":\"");
+            meta.push_str(level.name());
+            meta.push('"');
         }
         meta.push_str(self.meta);
         draft.meta(era, self.can, &meta).done()

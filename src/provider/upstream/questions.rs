@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::provider::asking::{Ask, Method, QUESTION_BYTES, Question, Said};
 use crate::provider::upstream::pipe::Pipe;
+use crate::provider::{Logged, Tell};
 
 /// Questions of one process at once.
 const QUESTIONS: usize = 64;
@@ -30,7 +31,13 @@ pub(super) struct Present {
 #[derive(Default)]
 struct Calls {
     last: u64,
-    under_way: BTreeMap<u64, Arc<dyn Ask>>,
+    under_way: BTreeMap<u64, Who>,
+}
+
+/// One of them: who can be asked, if anybody, and who is told.
+struct Who {
+    ask: Option<Arc<dyn Ask>>,
+    tell: Arc<dyn Tell>,
 }
 
 /// A call is under way as long as this is held.
@@ -41,18 +48,27 @@ pub(super) struct UnderWay<'a> {
 
 impl Present {
     /// A call begins.
-    pub(super) fn begins(&self, ask: &Arc<dyn Ask>) -> UnderWay<'_> {
+    pub(super) fn begins(&self, ask: Option<&Arc<dyn Ask>>, tell: &Arc<dyn Tell>) -> UnderWay<'_> {
         let mut calls = self.calls.lock();
         calls.last += 1;
         let number = calls.last;
-        calls.under_way.insert(number, Arc::clone(ask));
+        calls.under_way.insert(number, Who { ask: ask.cloned(), tell: Arc::clone(tell) });
         UnderWay { present: self, number }
     }
 
-    /// The first call behind this one.
+    /// All are told of a message of the log: whose it is, it does not say.
+    pub(super) fn log(&self, logged: &Arc<Logged>) {
+        let all: Vec<_> = self.calls.lock().under_way.values().map(|who| Arc::clone(&who.tell)).collect();
+        for tell in all {
+            tell.log(Arc::clone(logged));
+        }
+    }
+
+    /// The first call behind this one that can be asked.
     fn after(&self, number: u64) -> Option<(u64, Arc<dyn Ask>)> {
         let calls = self.calls.lock();
-        calls.under_way.range(number + 1..).next().map(|(number, ask)| (*number, Arc::clone(ask)))
+        let mut behind = calls.under_way.range(number + 1..);
+        behind.find_map(|(number, who)| Some((*number, Arc::clone(who.ask.as_ref()?))))
     }
 
     /// Asks one call after the other, until somebody says something.

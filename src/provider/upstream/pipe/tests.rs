@@ -5,8 +5,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::deadline::Deadline;
-use crate::provider::Step;
 use crate::provider::upstream::message::Draft;
+use crate::provider::{Level, Logged, Step};
 
 struct Deaf;
 
@@ -26,6 +26,12 @@ impl Tell for Told {
 
     fn step(&self, step: Step) {
         self.0.lock().push(step.progress);
+    }
+
+    fn log(&self, _logged: Arc<Logged>) {}
+
+    fn log_level(&self) -> Option<Level> {
+        None
     }
 }
 
