@@ -181,6 +181,10 @@ impl Ask for Asker {
         self.flight.all_can(needs.and(Can::BY_RESULTS))
     }
 
+    fn is_there(&self) -> bool {
+        self.flight.has_waiters()
+    }
+
     fn ask(&self, question: Arc<Question>) -> BoxFuture<'static, Result<Said, Nobody>> {
         let (flight, rest) = (Arc::clone(&self.flight), Arc::clone(&self.rest));
         let lifecycle = Arc::clone(&self.lifecycle);

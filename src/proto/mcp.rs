@@ -156,7 +156,7 @@ impl Dialect for Mcp {
                 true
             }
             Err(error) if ticket.serves != Serves::Tool || failing::is_for_the_client(ticket, error) => {
-                serving::refusal(id, error).map(|text| *out = text).is_some()
+                serving::refusal(id, ticket.stateless, error).map(|text| *out = text).is_some()
             }
             Err(error) => {
                 let refusal = failing::refusal(id, ticket.stateless, answer, error);

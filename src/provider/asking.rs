@@ -255,6 +255,9 @@ pub trait Ask: Send + Sync {
     /// Whether all who wait now can be asked for this, each by the result of its own call.
     fn all_by_results(&self, needs: Can) -> bool;
 
+    /// Whether anybody waits now; else those who waited may come back.
+    fn is_there(&self) -> bool;
+
     /// Asks. Dropping what is returned withdraws the question.
     fn ask(&self, question: Arc<Question>) -> BoxFuture<'static, Result<Said, Nobody>>;
 }

@@ -65,6 +65,11 @@ impl Flight {
         Some(answer)
     }
 
+    /// Whether anybody waits now.
+    pub(in crate::call) fn has_waiters(&self) -> bool {
+        self.state.lock().waiting > 0
+    }
+
     /// What those who wait can be asked for, each for some of it.
     pub(in crate::call) fn can(&self) -> Can {
         self.state.lock().able().fold(Can::NOTHING, Can::and)

@@ -261,10 +261,14 @@ fn fits(template: &str, uri: &str) -> Option<usize> {
 }
 
 /// How a request that was passed on fails; `None`: it was cancelled, which is not answered.
-pub(super) fn refusal(id: &str, error: &CallError) -> Option<String> {
+pub(super) fn refusal(id: &str, stateless: bool, error: &CallError) -> Option<String> {
     if let CallError::Provider(Fault::Answered { code, message, data, .. }) = error {
         // Its own words, under its own code: whoever asked knows what they mean.
-        let code = i32::try_from(*code).unwrap_or(INTERNAL);
+        let code = match i32::try_from(*code).unwrap_or(INTERNAL) {
+            // As its era has it.
+            NO_RESOURCE if stateless => INVALID_PARAMS,
+            code => code,
+        };
         return Some(jsonrpc::error_response(id, code, message, data.as_deref()));
     }
     let code = match error.code() {

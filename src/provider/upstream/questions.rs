@@ -71,15 +71,20 @@ impl Present {
         behind.find_map(|(number, who)| Some((*number, Arc::clone(who.ask.as_ref()?))))
     }
 
-    /// Asks one call after the other, until somebody says something.
+    /// Asks one call after the other, until somebody says something: first those for which somebody is there. Who left to
+    /// come back with an answer may never do so, and would hold everybody else up.
     async fn ask(&self, question: Question) -> Said {
         let question = Arc::new(question);
-        let mut last = 0;
-        while let Some((number, ask)) = self.after(last) {
-            if let Ok(said) = ask.ask(Arc::clone(&question)).await {
-                return said;
+        for there in [true, false] {
+            let mut last = 0;
+            while let Some((number, ask)) = self.after(last) {
+                if ask.is_there() == there
+                    && let Ok(said) = ask.ask(Arc::clone(&question)).await
+                {
+                    return said;
+                }
+                last = number;
             }
-            last = number;
         }
         question.nobody()
     }

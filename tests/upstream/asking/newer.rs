@@ -82,6 +82,18 @@ async fn another_principal_cannot_go_on_with_a_parked_run() {
 }
 
 #[tokio::test]
+async fn a_call_whose_caller_never_comes_back_holds_no_other_up() {
+    let daemon = daemon().await;
+    let mut client = daemon.client_that(None, &everything()).await;
+    client.newer("fake__inquire", form("and then?"), json!({})).await;
+    let id = client.begin("fake__inquire", form("how old?")).await;
+    let question = client.question().await;
+    assert_eq!(question["params"]["message"], "how old?", "{question}");
+    client.says(&question, json!({"action": "accept"})).await;
+    assert_eq!(heard(&client.answer(id).await)["result"], json!({"action": "accept"}));
+}
+
+#[tokio::test]
 async fn a_parked_call_and_the_process_of_its_session_outlive_the_connection() {
     let daemon = daemon().await;
     let mut client = daemon.client().await;
