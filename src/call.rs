@@ -17,8 +17,7 @@ use crate::deadline::Deadline;
 use crate::ids::RequestId;
 use crate::lifecycle::{Lifecycle, Role, Spent};
 use crate::phase::Phase;
-use crate::provider::asking::Can;
-use crate::provider::{Job, Level};
+use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::place::{Composite, Place};
 use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Unprepared, Work};
@@ -38,6 +37,7 @@ pub mod flights;
 mod invoke;
 pub mod key;
 pub mod offer;
+mod options;
 mod origin;
 pub mod outcome;
 mod parked;
@@ -52,6 +52,7 @@ pub mod waiter;
 pub mod watch;
 
 pub use caller::{Caller, ClientSession, Principal, SessionEnded};
+pub use options::{Call, Options};
 pub use outcome::{CallError, Code, Full, Outcome};
 pub use parked::Continues;
 pub use queue::Priority;
@@ -80,44 +81,6 @@ pub const METADATA_BYTES: usize = 10_240;
 
 /// How long work may take that winds down by itself.
 const WINDING_DOWN: Duration = Duration::from_secs(15);
-
-/// What a caller may say about its call beside the arguments.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Its class in every queue.
-    pub priority: Priority,
-    /// How long the caller waits, if less than the daemon would.
-    pub timeout: Option<Duration>,
-    /// Who may share its execution, if others than the tool says.
-    pub dedup: Option<Dedup>,
-    /// Whether the caller wants text as it is made.
-    pub wants_text: bool,
-    /// From which level on the caller wants to read the log of the work.
-    pub log: Option<Level>,
-    /// Whether it was sent before, over a connection that is lost.
-    pub resume: bool,
-    /// What the caller's connection cannot take.
-    pub bounds: Bounds,
-    /// What the caller can be asked for while it waits.
-    pub can: Can,
-    /// It is a request of a server's that is no call of a tool: only then such a one is found.
-    pub method: bool,
-}
-
-/// A call as a door hands it over.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    /// The client's own id of it, as JSON text: what it goes by when it is sent again.
-    pub id: Option<&'a str>,
-    /// Which tool.
-    pub tool: &'a str,
-    /// Its arguments, as JSON text.
-    pub arguments: &'a str,
-    /// What else distinguishes it, as one JSON object.
-    pub extra: Option<&'a str>,
-    /// What else the caller says.
-    pub options: Options,
-}
 
 /// What becomes of a call that was handed over.
 pub enum Submitted {

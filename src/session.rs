@@ -245,9 +245,7 @@ where
                         send(&mut self.wire.outbox, &self.dialect, call, &progress);
                     }
                     Some((_, News::Logged(logged))) => {
-                        if let Some(text) = self.dialect.logged(&logged) {
-                            self.wire.outbox.push(&text);
-                        }
+                        asking::log(&mut self.wire.outbox, &self.dialect, &logged);
                     }
                     Some((call, News::Question(id, question))) => {
                         asking::ask(&mut self.wire.outbox, &self.dialect, call, id, &question);

@@ -1,7 +1,8 @@
-//! Questions to a client while its call is under way, and what it says to them.
+//! What comes from servers while a call is under way: questions to its client, what that says to them, and logs.
 
 use crate::ids::QuestionId;
 use crate::proto::Dialect;
+use crate::provider::Logged;
 use crate::provider::asking::{Question, Said};
 use crate::session::outbox::Outbox;
 use crate::session::under_way::{CallUnderWay, UnderWay};
@@ -16,6 +17,13 @@ pub(super) fn ask<D: Dialect>(
 ) {
     if let Some(text) = dialect.question(id, question) {
         call.asked.push(id);
+        outbox.push(&text);
+    }
+}
+
+/// A server logs while it works.
+pub(super) fn log<D: Dialect>(outbox: &mut Outbox, dialect: &D, logged: &Logged) {
+    if let Some(text) = dialect.logged(logged) {
         outbox.push(&text);
     }
 }
