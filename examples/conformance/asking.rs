@@ -33,10 +33,7 @@ impl Call {
         }
         let ask =
             |(key, method, params): &Question| Ok(((*key).to_owned(), self.server.ask(method, params)?));
-        std::thread::scope(|scope| {
-            let all: Vec<_> = questions.iter().map(|question| scope.spawn(|| ask(question))).collect();
-            all.into_iter().map(|one| one.join().unwrap()).collect()
-        })
+        questions.iter().map(ask).collect()
     }
 
     fn ask_by_result(&self, questions: &[Question], state: Option<&str>) -> Result<Map<String, Value>, No> {
