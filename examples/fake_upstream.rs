@@ -48,6 +48,14 @@ struct Params<'a> {
     state: Option<&'a RawValue>,
     #[serde(borrow, default)]
     uri: Cow<'a, str>,
+    #[serde(borrow, default)]
+    notifications: Wanted<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Wanted<'a> {
+    #[serde(borrow, default, rename = "resourceSubscriptions")]
+    resources: Vec<Cow<'a, str>>,
 }
 
 /// What it plays.
@@ -79,6 +87,8 @@ struct Server {
     /// What its client declared.
     declared: String,
     listening: Option<String>,
+    /// Resources whose changes are told.
+    watched: Vec<String>,
 }
 
 fn main() {
@@ -111,6 +121,7 @@ fn main() {
         asked: BTreeMap::new(),
         declared: String::new(),
         listening: None,
+        watched: Vec::new(),
     };
     let mut input = BufReader::with_capacity(64 * 1024, std::io::stdin());
     let mut line = String::new();
@@ -169,10 +180,11 @@ impl Server {
                     ),
                 );
             }
-            _ if self.flags.has("--serves") && self.serves(id, &message.method, line) => {}
+            _ if (self.flags.has("--serves") || self.flags.has("--tells"))
+                && self.serves(id, &message.method, line) => {}
             "tools/list" => self.list(id, message.params.cursor.as_deref()),
             "tools/call" => self.call(id, &message.params),
-            "subscriptions/listen" => self.listening = Some(id.to_owned()),
+            "subscriptions/listen" => self.listen(id, &message.params.notifications),
             _ => self.error(id, -32601, "no such method"),
         }
         if self.flags.has("--does-not-read") && message.method == "tools/list" {
@@ -184,7 +196,13 @@ impl Server {
     }
 
     fn others(&self) -> &'static str {
-        if self.flags.has("--serves") { ",\"prompts\":{},\"resources\":{},\"completions\":{}" } else { "" }
+        if self.flags.has("--tells") {
+            ",\"prompts\":{},\"resources\":{\"subscribe\":true},\"completions\":{}"
+        } else if self.flags.has("--serves") {
+            ",\"prompts\":{},\"resources\":{},\"completions\":{}"
+        } else {
+            ""
+        }
     }
 
     fn discover(&mut self, id: &str) {
@@ -228,6 +246,7 @@ impl Server {
             ("look", json!({}), "read"),
             ("withdraw", json!({}), ""),
             ("storm", json!({"times": {"type": "integer"}}), ""),
+            ("touch", json!({"uri": {"type": "string"}, "times": {"type": "integer"}}), ""),
         ];
         let own = own.map(|(name, properties, effect)| {
             let read = effect == "read";
@@ -271,10 +290,17 @@ impl Server {
             "resources/read" if params.uri.ends_with("hold") => {
                 self.held.insert(id.to_owned(), params.uri.into_owned());
             }
-            "resources/read" if params.uri.ends_with("none") => self.error(id, -32002, "no such thing"),
+            "resources/read" | "resources/subscribe" if params.uri.ends_with("none") => self.error(id, -32002, "no such thing"),
             "resources/read" => {
                 let (uri, pid) = (Value::from(&*params.uri), std::process::id());
                 self.result(id, &format!("\"contents\":[{{\"uri\":{uri},\"text\":\"of {own}\",\"pid\":{pid},\"odd\":1.50e+07}}]"));
+            }
+            "resources/subscribe" | "resources/unsubscribe" => {
+                self.watched.retain(|watched| *watched != params.uri);
+                if method == "resources/subscribe" {
+                    self.watched.push(params.uri.into_owned());
+                }
+                self.result(id, "");
             }
             "prompts/get" | "completion/complete" => {
                 let text = Value::from(line.trim());
@@ -346,7 +372,7 @@ impl Server {
             "pid" => self.text(id, &std::process::id().to_string()),
             "about" => {
                 let about = json!({"cancelled": self.cancelled, "held": self.held.len(), "calls": self.calls,
-                    "answers": self.answers, "declared": self.declared});
+                    "answers": self.answers, "watched": self.watched, "declared": self.declared});
                 self.text(id, &about.to_string());
             }
             "big" => self.text(id, &"x".repeat(arguments["bytes"].as_u64().unwrap().try_into().unwrap())),
@@ -359,15 +385,7 @@ impl Server {
             // Asks what the arguments say, under ids that every process of it counts alike, and answers with what it hears.
             "inquire" | "look" if self.flags.has("--stateless") => self.require(id, raw, params),
             "inquire" | "look" => self.inquire(id, raw),
-            "withdraw" => {
-                for (own, call) in std::mem::take(&mut self.asked) {
-                    self.say(&format!(
-                        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{own}}}}}"
-                    ));
-                    self.text(&call, "never mind");
-                }
-                self.text(id, "withdrawn");
-            }
+            "withdraw" => self.withdraw(id),
             // More questions than anybody answers, then the answer to its call.
             "storm" => {
                 for n in 0..arguments["times"].as_u64().unwrap() {
@@ -377,6 +395,8 @@ impl Server {
                 }
                 self.held.insert(id.to_owned(), "storm".to_owned());
             }
+            // A resource has changed, or the parts of it that are counted behind it.
+            "touch" => self.touched(id, &text("uri"), arguments["times"].as_u64().unwrap_or(0)),
             "ask" => {
                 for (own, method) in
                     [("\"p\"", "ping"), ("\"r\"", "roots/list"), ("\"s\"", "sampling/createMessage")]
@@ -387,6 +407,44 @@ impl Server {
             }
             name => self.text(id, name),
         }
+    }
+
+    fn listen(&mut self, id: &str, wanted: &Wanted<'_>) {
+        self.listening = Some(id.to_owned());
+        let kept = wanted.resources.iter().filter(|uri| !uri.ends_with("none"));
+        self.watched = kept.map(|uri| uri.clone().into_owned()).collect();
+        self.say(&format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{{\"_meta\":\
+             {{\"io.modelcontextprotocol/subscriptionId\":{id}}},\"notifications\":{{\"resourceSubscriptions\":{}}}}}}}",
+            json!(self.watched)
+        ));
+    }
+
+    fn touched(&mut self, id: &str, uri: &str, parts: u64) {
+        self.touch(uri);
+        (0..parts).for_each(|part| self.touch(&format!("{uri}/{part}")));
+        self.text(id, "touched");
+    }
+
+    fn touch(&mut self, uri: &str) {
+        if self.watched.iter().any(|watched| uri.starts_with(watched)) {
+            let id = self.listening.as_deref().unwrap_or("null");
+            self.say(&format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/updated\",\"params\":{{\"_meta\":\
+                 {{\"io.modelcontextprotocol/subscriptionId\":{id}}},\"uri\":{}}}}}",
+                json!(uri)
+            ));
+        }
+    }
+
+    fn withdraw(&mut self, id: &str) {
+        for (own, call) in std::mem::take(&mut self.asked) {
+            self.say(&format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{own}}}}}"
+            ));
+            self.text(&call, "never mind");
+        }
+        self.text(id, "withdrawn");
     }
 
     fn inquire(&mut self, id: &str, raw: &str) {
@@ -433,7 +491,11 @@ impl Server {
     }
 
     fn result(&mut self, id: &str, members: &str) {
-        let kind = if self.flags.has("--stateless") { "\"resultType\":\"complete\"," } else { "" };
+        let kind = match (self.flags.has("--stateless"), members) {
+            (true, "") => "\"resultType\":\"complete\"",
+            (true, _) => "\"resultType\":\"complete\",",
+            (false, _) => "",
+        };
         let line = format!("{{\"result\":{{{kind}{members}}},\"jsonrpc\":\"2.0\",\"id\":{id}}}");
         self.say(&line);
         if self.flags.has("--twice") {

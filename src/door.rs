@@ -17,7 +17,12 @@ use crate::ids::{ClientSessionId, PrincipalId, SessionKey};
 use crate::proto::{Auth, Turn, View};
 use crate::tasks::Tasks;
 
+mod changes;
 mod doctor;
+mod subscription;
+
+pub use changes::Changes;
+pub use subscription::Subscription;
 
 /// Told to every connection at the end. Asking costs a load: a token alone takes a lock that all share.
 #[derive(Debug, Default)]

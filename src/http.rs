@@ -20,6 +20,7 @@ use crate::proto::op::{self, Execute};
 use crate::proto::{push_error, read_object};
 use crate::tool::{Builtin, Insight};
 
+mod listening;
 mod mcp;
 mod sessions;
 mod under_way;

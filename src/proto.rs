@@ -14,7 +14,9 @@ use crate::call::{Answer, CallError, Calls, Continues, Options, Principal, no_su
 use crate::clients::Clients;
 use crate::config::Ladder;
 use crate::ids::{QuestionId, SessionKey};
+use crate::proto::unasked::{Unasked, Wanted};
 use crate::provider::asking::{Question, Said};
+use crate::provider::upstream::Server;
 use crate::provider::{Logged, Usage, push_json_string};
 use crate::tool::{Insight, Tool};
 
@@ -24,6 +26,7 @@ pub mod mcp;
 pub mod op;
 pub mod progress;
 mod short;
+pub mod unasked;
 
 pub use auth::Auth;
 use progress::{Numbers, Progress};
@@ -154,6 +157,31 @@ pub enum Request<'a> {
     },
     /// What is said to a question.
     Said(QuestionId, Said),
+    /// To be told of changes until this is taken back.
+    Listen {
+        /// The client's id of it, as JSON text.
+        id: &'a str,
+        /// Of which.
+        wanted: Wanted,
+        /// What is said first.
+        acknowledged: String,
+    },
+    /// To be told when a resource changes.
+    Watch {
+        /// Whose it is.
+        server: Arc<Server>,
+        /// Which.
+        uri: Box<str>,
+        /// The call that waits for what its server says to it.
+        frame: CallFrame<'a>,
+    },
+    /// To be told of it no more.
+    Unwatch {
+        /// Which.
+        uri: Cow<'a, str>,
+        /// What is answered.
+        text: String,
+    },
 }
 
 /// A client's id in the spelling by which it is compared: `"x"` and `"\u0078"` are one id.
@@ -261,8 +289,9 @@ pub trait Dialect: Send + 'static {
     /// What says that a question needs no answer any more.
     fn withdrawn(&self, id: QuestionId) -> Option<String>;
 
-    /// What says that something else is offered than before, where the language has it.
-    fn changed(&self) -> &'static [&'static str];
+    /// What tells of something, where the language has it; `of`: the subscription that wants it, as JSON text, where they
+    /// have names.
+    fn tell(&self, what: Unasked<'_>, of: Option<&str>) -> Option<String>;
 
     /// A call that could not be handed over: its id is in use, or there are too many.
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String;

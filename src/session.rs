@@ -16,22 +16,22 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::call::{Answer, Call, CallError, Caller, Full, News, Submitted};
-use crate::door::{Closed, Hub};
+use crate::door::{Changes, Closed, Hub, Subscription};
 use crate::proto::progress::Progress;
-use crate::proto::{CallFrame, Close, Continued, Dialect, Request, Ticket, Turn, View};
+use crate::proto::{CallFrame, Close, Continued, Dialect, Request, Short, Ticket, Turn, View};
 
 mod asking;
-mod changes;
 mod good_bye;
 mod line;
+mod listening;
 mod outbox;
 mod paced;
 mod pulse;
+mod stalled;
 mod take_back;
 mod under_way;
 mod wire;
 
-use changes::Changes;
 #[doc(hidden)]
 pub use good_bye::{End, broken};
 use line::{Line, Next};
@@ -39,6 +39,7 @@ use line::{Line, Next};
 pub use outbox::Outbox;
 pub use paced::Paced;
 use pulse::{Beat, Pulse};
+use stalled::Stalled;
 use under_way::{CallUnderWay, UnderWay};
 #[doc(hidden)]
 pub use wire::Wire;
@@ -83,6 +84,7 @@ where
         closing,
         listens: false,
         changes,
+        subscriptions: Vec::new(),
         pulse,
         read_in_a_row: 0,
         stalled: None,
@@ -102,16 +104,11 @@ struct Session<S, D> {
     closing: Pin<Box<Closed>>,
     listens: bool,
     changes: Changes,
+    subscriptions: Vec<Subscription>,
     pulse: Pulse,
     read_in_a_row: usize,
     /// The peer has as much waiting as it may.
     stalled: Option<Stalled>,
-}
-
-/// How far a peer had read when it was last seen to, and how long it may take to read on.
-struct Stalled {
-    written: (u64, usize),
-    timer: Timer,
 }
 
 /// What can happen to a session.
@@ -180,6 +177,9 @@ where
         if self.changes.any(&self.hub.calls, cx) {
             return Poll::Ready(Event::Changed);
         }
+        if !self.subscriptions.is_empty() {
+            self.tell_updates(cx);
+        }
         self.read_in_a_row = 0;
         match self.wire.poll_flush(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(Event::Over(End::Gone)),
@@ -199,24 +199,6 @@ where
     fn rest(&mut self) -> Poll<Event> {
         self.under_way.rest();
         Poll::Pending
-    }
-
-    /// The peer has as much waiting as it may. Nothing more is read or answered until it has taken some; one that
-    /// takes nothing for a while does not read.
-    fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let written = (self.wire.written(), self.wire.outbox.bytes());
-        let fresh = || Stalled { written, timer: Box::pin(tokio::time::sleep(DOES_NOT_READ)) };
-        let stalled = self.stalled.get_or_insert_with(fresh);
-        if stalled.written != written {
-            *stalled = fresh();
-        }
-        if stalled.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Over(End::Close(Close::DoesNotRead)));
-        }
-        if self.is_closing(cx) {
-            return Poll::Ready(Event::Closing);
-        }
-        self.rest()
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
@@ -264,7 +246,7 @@ where
             Event::Beat(beat) => self.beat(beat),
             Event::Turn => self.next_in_turn(),
             Event::Changed => {
-                self.dialect.changed().iter().for_each(|text| self.wire.outbox.push(text));
+                self.lists_changed();
                 None
             }
             Event::Closing => {
@@ -274,6 +256,7 @@ where
                         return Some(end);
                     }
                 }
+                self.end_subscriptions();
                 Some(End::Close(Close::GoingAway))
             }
         }
@@ -349,6 +332,19 @@ where
                 self.call(frame);
                 None
             }
+            Request::Listen { id, wanted, acknowledged } => {
+                self.listen(id, wanted, &acknowledged);
+                None
+            }
+            Request::Watch { server, uri, frame } => {
+                self.watch(server, uri, frame);
+                None
+            }
+            Request::Unwatch { uri, text } => {
+                self.unwatch(&uri);
+                self.wire.outbox.push(&text);
+                None
+            }
             Request::Said(id, said) => {
                 asking::said(&mut self.under_way, id, said);
                 None
@@ -374,7 +370,9 @@ where
     fn call(&mut self, frame: CallFrame<'_>) {
         let CallFrame { mut ticket, tool, arguments, extra, options, continues } = frame;
         take_back::respell(&mut ticket.id);
-        if ticket.id.as_ref().is_some_and(|id| self.under_way.find(id, ticket.in_turn).is_some()) {
+        let is_used =
+            |id: &Short| self.under_way.find(id, ticket.in_turn).is_some() || self.is_subscription(id);
+        if ticket.id.as_ref().is_some_and(is_used) {
             let error = CallError::Invalid("this request id is still in use on this connection".into());
             return self.wire.outbox.push(&self.dialect.refuse(&ticket, &error));
         }

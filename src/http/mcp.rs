@@ -15,10 +15,10 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::time::Instant;
 
 use crate::call::{Call, CallError, Caller, Full, Principal, Submitted};
-use crate::door::{Closed, Hub};
+use crate::door::{Hub, Subscription};
+use crate::http::listening;
 use crate::http::sessions::{Session, Sessions};
 use crate::http::under_way::{End, Told, UnderWay};
 use crate::http::{Answered, Body, body_of, json, refused, whole};
@@ -34,9 +34,6 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 const EVENTS: &str = "text/event-stream";
-
-/// Between two signs of life on a stream that has nothing to say.
-const QUIET: Duration = Duration::from_secs(15);
 
 /// Answers one request.
 pub(super) async fn route(
@@ -206,6 +203,32 @@ impl Post<'_> {
                 }
                 empty(StatusCode::ACCEPTED)
             }
+            Asks::Listen { id, wanted, acknowledged } => {
+                let mut subscription = Subscription::new(Some(id), wanted.lists);
+                for (server, uri) in wanted.resources {
+                    if let Err(error) = subscription.watch(caller, server, uri) {
+                        let ticket = proto::Ticket { id: Some(id.into()), ..proto::Ticket::default() };
+                        return json(StatusCode::OK, Mcp::default().refuse(&ticket, &error));
+                    }
+                }
+                listening::of_subscription(self.hub, caller.clone(), subscription, acknowledged)
+            }
+            Asks::Watch { server, uri, frame } => {
+                let watched = self
+                    .session
+                    .as_ref()
+                    .map(|session| session.news.lock().subscription.watch(&session.caller, server, uri));
+                if let Some(Err(error)) = watched {
+                    return json(StatusCode::OK, Mcp::default().refuse(&frame.ticket, &error));
+                }
+                self.call(frame, caller).await
+            }
+            Asks::Unwatch { uri, text } => {
+                if let Some(session) = &self.session {
+                    session.news.lock().subscription.unwatch(&uri);
+                }
+                json(StatusCode::OK, text)
+            }
             Asks::Nothing | Asks::Wait | Asks::Close(_) => empty(StatusCode::ACCEPTED),
         }
     }
@@ -289,7 +312,7 @@ async fn next_event(
 }
 
 /// A message as an event. JSON may be broken between its tokens, and only there.
-fn event(text: &str) -> Frame<Bytes> {
+pub(super) fn event(text: &str) -> Frame<Bytes> {
     let mut event = String::with_capacity(text.len() + 32);
     event.push_str("event: message\n");
     for line in text.split(['\n', '\r']) {
@@ -301,11 +324,13 @@ fn event(text: &str) -> Frame<Bytes> {
     Frame::data(Bytes::from(event))
 }
 
-fn quiet() -> Frame<Bytes> {
+pub(super) fn quiet() -> Frame<Bytes> {
     Frame::data(Bytes::from_static(b":\n\n"))
 }
 
-fn events(events: impl stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static) -> Answered {
+pub(super) fn events(
+    events: impl stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
+) -> Answered {
     let mut response = Response::new(Body::Right(StreamBody::new(events).boxed_unsync()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(EVENTS));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -320,28 +345,5 @@ fn listen(hub: &Arc<Hub>, sessions: &Sessions, principal: &Arc<Principal>, head:
     }
     let session = text_of(head, &SESSION).and_then(|id| sessions.find(id, principal.id));
     let Some(session) = session else { return no_session() };
-    let closed = Box::pin(hub.closing.wait());
-    let start = Listening { session: Arc::downgrade(&session), closed, begins: true };
-    events(stream::unfold(start, Listening::next))
-}
-
-/// A stream on which there is nothing to say yet but that it lives.
-struct Listening {
-    session: std::sync::Weak<Session>,
-    closed: std::pin::Pin<Box<Closed>>,
-    begins: bool,
-}
-
-impl Listening {
-    async fn next(mut self) -> Option<(Result<Frame<Bytes>, Infallible>, Self)> {
-        if std::mem::take(&mut self.begins) {
-            return Some((Ok(quiet()), self));
-        }
-        tokio::select! {
-            () = &mut self.closed => return None,
-            () = tokio::time::sleep_until(Instant::now() + QUIET) => {}
-        }
-        self.session.strong_count().checked_sub(1)?;
-        Some((Ok(quiet()), self))
-    }
+    listening::of_session(hub, &session)
 }

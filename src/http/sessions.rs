@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::call::{Caller, CancelHandle};
-use crate::door::Hub;
+use crate::door::{Hub, Subscription};
+use crate::http::listening::News;
 use crate::ids::{PrincipalId, QuestionId};
 use crate::proto::mcp::Mcp;
+use crate::proto::unasked::Lists;
 use crate::provider::asking::Said;
 
 /// Who said nothing for so long has gone: most clients never say good-bye.
@@ -26,6 +28,8 @@ pub(super) struct Session {
     pub(super) id: Box<str>,
     pub(super) caller: Caller,
     pub(super) dialect: Mutex<Mcp>,
+    /// What it is to be told of.
+    pub(super) news: Mutex<News>,
     calls: Mutex<HashMap<Box<str>, CancelHandle>>,
     asked: Mutex<HashMap<QuestionId, Says>>,
     used: Mutex<Instant>,
@@ -50,6 +54,11 @@ impl Session {
     /// It has ended.
     pub(super) fn ends(&self, id: &str) {
         self.calls.lock().remove(id);
+        *self.used.lock() = Instant::now();
+    }
+
+    /// Its client is there.
+    pub(super) fn is_used(&self) {
         *self.used.lock() = Instant::now();
     }
 
@@ -101,6 +110,7 @@ impl Sessions {
             id: format!("{:032x}", u128::from_be_bytes(bits)).into(),
             caller,
             dialect: Mutex::new(dialect),
+            news: Mutex::new(News::new(hub, Subscription::new(None, Lists::default()))),
             calls: Mutex::default(),
             asked: Mutex::default(),
             used: Mutex::new(now),

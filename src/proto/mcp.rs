@@ -9,6 +9,7 @@ use crate::clients::{Met, Patience};
 use crate::ids::QuestionId;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::proto::progress::{Numbers, Progress, push_number};
+use crate::proto::unasked::Unasked;
 use crate::proto::{
     CallFrame, ClientInfo, Continued, Dialect, Object, Request, Serves, Ticket, View, push_ms, push_retry,
     push_usage,
@@ -19,11 +20,13 @@ use crate::provider::{Level, Logged, push_json_string};
 mod asking;
 mod failing;
 pub mod headers;
+mod listening;
 mod params;
 mod serving;
 
 use params::{Meta, Params};
 use serving::Served;
+pub use serving::server_of;
 
 /// The newest revision of the stateless era.
 const STATELESS: &str = "2026-07-28";
@@ -173,8 +176,8 @@ impl Dialect for Mcp {
         Some(asking::withdrawn(id))
     }
 
-    fn changed(&self) -> &'static [&'static str] {
-        if self.told_of_changes { &serving::CHANGED } else { &[] }
+    fn tell(&self, what: Unasked<'_>, of: Option<&str>) -> Option<String> {
+        self.told(what, of)
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {
@@ -211,6 +214,7 @@ impl Mcp {
             let text = "initialize first, or name a protocol version in params._meta";
             return Request::Reply(jsonrpc::error_response(id, INVALID_REQUEST, text, None));
         }
+        let has_servers = || !view.calls.registry().servers().is_empty();
         match (method, asked.stateless) {
             ("tools/call", _) => {
                 let who = self.who(&params.meta, view);
@@ -226,8 +230,14 @@ impl Mcp {
             }
             ("ping", false) => Request::Reply(jsonrpc::open_result(id, 2) + "}}"),
             ("server/discover", true) => asked.discover(view),
+            ("subscriptions/listen", true) => asked.listen(text, view),
+            ("resources/subscribe", false) if has_servers() => {
+                let who = self.who(&params.meta, view);
+                asked.watch(params, text, who, view)
+            }
+            ("resources/unsubscribe", false) if has_servers() => asked.unwatch(text),
             _ => {
-                let served = Served::of(method).filter(|_| !view.calls.registry().servers().is_empty());
+                let served = Served::of(method).filter(|_| has_servers());
                 if let Some(served) = served {
                     let Served::Passed(passed) = served else {
                         return asked.list_others(served, params.cursor.as_ref().map(|it| &*it.0), view);
@@ -288,7 +298,7 @@ impl Mcp {
         out.push_str("\",\"capabilities\":");
         let registry = view.calls.registry();
         self.told_of_changes = !registry.servers().is_empty();
-        out.push_str(serving::capabilities(&registry, true));
+        out.push_str(serving::capabilities(&registry));
         out.push_str(",\"serverInfo\":");
         out.push_str(SERVER_INFO);
         out.push_str(",\"instructions\":");
@@ -377,7 +387,7 @@ impl<'a> Asked<'a> {
         out.push_str("\"supportedVersions\":[\"");
         out.push_str(STATELESS);
         out.push_str("\"],\"capabilities\":");
-        out.push_str(serving::capabilities(&view.calls.registry(), false));
+        out.push_str(serving::capabilities(&view.calls.registry()));
         out.push_str(",\"instructions\":");
         push_json_string(&mut out, INSTRUCTIONS);
         self.close_list(out)
@@ -443,7 +453,9 @@ fn push_open(out: &mut String, id: &str, stateless: bool, asks: bool, bytes: usi
 
 /// Appends `_meta` and the closing braces.
 fn push_meta(out: &mut String, stateless: bool, answer: &Answer, error: Option<&CallError>) {
-    out.push_str(",\"_meta\":{\"inflightd/request_id\":\"");
+    // A result may have no member of its own.
+    out.push_str(if out.ends_with(['{', ',']) { "\"_meta\":{" } else { ",\"_meta\":{" });
+    out.push_str("\"inflightd/request_id\":\"");
     answer.request.write_to(out);
     if let Some(execution) = answer.execution {
         out.push_str("\",\"inflightd/session_id\":\"");

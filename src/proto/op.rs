@@ -10,6 +10,7 @@ use crate::call::{Answer, Bounds, CallError, Options, Priority};
 use crate::clients::{Met, Patience};
 use crate::ids::{ClientSessionId, QuestionId, SessionKey, epoch_ms};
 use crate::proto::progress::{Numbers, Progress, push_number};
+use crate::proto::unasked::Unasked;
 use crate::proto::{
     CallFrame, Close, Dialect, Request, Short, Str, Ticket, Turn, View, push_error, read_object,
 };
@@ -340,9 +341,9 @@ impl Dialect for Op {
         None
     }
 
-    fn changed(&self) -> &'static [&'static str] {
-        // Its clients ask for tools when they want to know.
-        &[]
+    fn tell(&self, _what: Unasked<'_>, _of: Option<&str>) -> Option<String> {
+        // Its clients ask when they want to know.
+        None
     }
 
     fn refuse(&self, ticket: &Ticket, error: &CallError) -> String {

@@ -28,6 +28,7 @@ mod questions;
 mod required;
 mod server;
 mod text;
+mod watched;
 
 use child::Program;
 pub use errand::{Errand, What};
@@ -38,6 +39,7 @@ pub use mirror::{Mirrored, of as mirrored};
 pub use others::{Entry, Others};
 pub use required::Continued;
 pub use server::{InUse, Owner, Server};
+pub use watched::{Watch, Watcher};
 
 /// What a message may be longer than the result in it.
 const ENVELOPE_BYTES: usize = 64 * 1024;

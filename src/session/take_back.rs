@@ -22,10 +22,13 @@ where
     D: Dialect,
 {
     /// Says whether there was such a call.
-    pub(super) fn take_back(&self, id: &str, in_turn: bool) -> bool {
+    pub(super) fn take_back(&mut self, id: &str, in_turn: bool) -> bool {
         let id = one_spelling(id);
         if let Some(call) = self.under_way.find(&id, in_turn) {
             call.waiter.cancel_handle().cancel();
+            return true;
+        }
+        if self.end_subscription(&id) {
             return true;
         }
         // Begun over a connection that is lost.

@@ -331,7 +331,7 @@ async fn who_waits_for_a_person_when_the_daemon_goes_down_is_answered_at_once() 
     assert!(!within("the end", ended).await.unwrap().timeout_reached);
 }
 
-mod door;
+pub mod door;
 mod http;
 mod newer;
 

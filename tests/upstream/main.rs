@@ -26,3 +26,4 @@ mod offering;
 mod passing;
 mod reloading;
 mod sharing;
+mod watching;

@@ -23,24 +23,19 @@ const NO_RESOURCE: i32 = -32002;
 /// A fault of ours.
 const INTERNAL: i32 = -32603;
 
-/// What a client is told that there is; in the older era it is told of changes too.
-pub(super) fn capabilities(registry: &Registry, tells: bool) -> &'static str {
-    match (registry.servers().is_empty(), tells) {
-        (true, _) => "{\"tools\":{}}",
-        (false, false) => "{\"tools\":{},\"prompts\":{},\"resources\":{},\"completions\":{},\"logging\":{}}",
-        (false, true) => {
-            "{\"tools\":{\"listChanged\":true},\"prompts\":{\"listChanged\":true},\
-             \"resources\":{\"listChanged\":true},\"completions\":{},\"logging\":{}}"
-        }
+/// What a client is told that there is.
+pub(super) fn capabilities(registry: &Registry) -> &'static str {
+    if registry.servers().is_empty() {
+        return "{\"tools\":{}}";
     }
+    "{\"tools\":{\"listChanged\":true},\"prompts\":{\"listChanged\":true},\
+     \"resources\":{\"subscribe\":true,\"listChanged\":true},\"completions\":{},\"logging\":{}}"
 }
 
-/// What says that lists have changed. Which of them did is not looked into: whoever cares asks again.
-pub(super) const CHANGED: [&str; 3] = [
-    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}",
-    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/prompts/list_changed\"}",
-    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/list_changed\"}",
-];
+/// The server whose resource that is, for this principal, if it may watch it.
+pub fn server_of(registry: &Registry, principal: &Principal, uri: &str) -> Option<Arc<Server>> {
+    Seen { registry, principal, method: Method::Subscribe }.of_resource(uri).cloned()
+}
 
 /// One of the methods that are served here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +53,7 @@ impl Served {
             "prompts/list" => Some(Self::Prompts),
             "resources/list" => Some(Self::Resources),
             "resources/templates/list" => Some(Self::Templates),
-            _ => Method::ALL.into_iter().find(|method| method.name() == name).map(Self::Passed),
+            _ => Method::PASSED.into_iter().find(|method| method.name() == name).map(Self::Passed),
         }
     }
 }
@@ -104,7 +99,7 @@ impl<'a> Asked<'a> {
         let servers = Seen { registry: &registry, principal: view.principal, method };
         let (prompt, uri) = match (method, which) {
             (Method::Get, Which { name: Some(name), .. }) => (Some(name), None),
-            (Method::Read, Which { uri: Some(uri), .. }) => (None, Some(uri)),
+            (Method::Read | Method::Subscribe, Which { uri: Some(uri), .. }) => (None, Some(uri)),
             (Method::Complete, Which { reference: Some(reference), .. }) => (reference.name, reference.uri),
             _ => (None, None),
         };

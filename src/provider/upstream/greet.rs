@@ -40,6 +40,8 @@ pub(super) struct Serves {
     pub(super) prompts: bool,
     pub(super) completions: bool,
     pub(super) logging: bool,
+    /// It tells when a resource changes.
+    pub(super) updates: bool,
 }
 
 /// Why there was none.
@@ -94,6 +96,12 @@ struct Capabilities<'a> {
     completions: Option<&'a RawValue>,
     #[serde(borrow, default)]
     logging: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Resources {
+    #[serde(default)]
+    subscribe: bool,
 }
 
 /// Greets it; `known` is the era that it was found to speak before, `asks` whether it is told that it may ask.
@@ -153,12 +161,15 @@ impl Said<'_> {
         let shown = name.trim().chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect::<String>();
         let there = |capability: Option<&RawValue>| capability.is_some_and(|raw| raw.get() != "null");
         let capabilities = &self.capabilities;
+        let offered =
+            capabilities.resources.and_then(|raw| serde_json::from_str::<Resources>(raw.get()).ok());
         let serves = Serves {
             tools: there(capabilities.tools),
             resources: there(capabilities.resources),
             prompts: there(capabilities.prompts),
             completions: there(capabilities.completions),
             logging: there(capabilities.logging),
+            updates: offered.is_some_and(|resources| resources.subscribe),
         };
         Greeting { era, version: version.into(), name: shown.into(), serves }
     }

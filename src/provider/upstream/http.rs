@@ -1,6 +1,7 @@
 //! A connection over Streamable HTTP: each request is a POST of its own, answered as JSON or as events. Dropping a
 //! request closes its stream, which takes it back in the stateless era; in the older one the server is told.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,11 +18,13 @@ use crate::deadline::Deadline;
 use crate::provider::Logged;
 use crate::provider::asking::{Method as Asked, Nobody, QUESTION_BYTES, Question};
 use crate::provider::sse::{Cut, Events};
-use crate::provider::upstream::link::Request;
+use crate::provider::upstream::instance::Live;
+use crate::provider::upstream::link::{Param, Request};
 use crate::provider::upstream::message::{self, Era, Incoming, Progress};
 use crate::provider::upstream::pipe::{Failed, Hear, Oddities, Outcome};
 use crate::provider::upstream::questions;
 use crate::provider::upstream::text::header_text;
+use crate::provider::upstream::watched::Watched;
 
 /// How long the server may take to take a notification.
 const TOLD: Duration = Duration::from_secs(5);
@@ -294,14 +297,19 @@ impl Session {
     }
 
     /// Whatever a session needs beside its requests, until it is told to stop or its server knows it no more.
-    pub(super) async fn keep(&self, mut chores: Chores, era: Era, wanted: &str, stop: &CancellationToken) {
-        let listening = async {
-            let (mut pause, longest) = PAUSE;
-            while self.listen(era, wanted).await {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
+    pub(super) async fn keep(
+        &self,
+        mut chores: Chores,
+        live: &Live,
+        watched: &Watched,
+        stop: &CancellationToken,
+    ) {
+        let asking = async {
+            match live.greeting.era {
+                Era::Handshake => watched.ask_for_each(live).await,
+                // One list has all of it.
+                Era::Stateless => std::future::pending().await,
             }
-            std::future::pending::<()>().await;
         };
         let telling = async {
             while let Some(id) = chores.taken_back.recv().await {
@@ -311,7 +319,8 @@ impl Session {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.gone.cancelled() => return,
-            () = listening => {}
+            never = self.listen(live.greeting.era, watched) => match never {},
+            never = asking => match never {},
             () = telling => {}
         }
         if self.id.get().is_some() {
@@ -319,29 +328,65 @@ impl Session {
         }
     }
 
-    /// Hears of changes until the stream ends; whether it is worth to open it again.
-    async fn listen(&self, era: Era, wanted: &str) -> bool {
-        let params = [("notifications", crate::provider::upstream::link::Param::Json(wanted))];
-        let request = Request::new("subscriptions/listen", &params);
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Hears of what changes, over one stream after the other.
+    async fn listen(&self, era: Era, watched: &Watched) -> Infallible {
+        let (mut pause, longest) = PAUSE;
+        let mut stream = None;
+        loop {
+            // The one before ends only now: there is no time at which nothing is told.
+            stream = match self.open(era, watched).await {
+                Ok(opened) => Some(opened),
+                Err(again) if again || stream.is_some() => stream,
+                // It has no such stream.
+                Err(_) => {
+                    watched.changed().await;
+                    continue;
+                }
+            };
+            let heard = async {
+                let mut reading = Reading::of(0, Request::new("subscriptions/listen", &[]));
+                while let Some(Ok(event)) = stream.as_mut()?.next().await {
+                    self.take(&event, &mut reading).await;
+                }
+                Some(())
+            };
+            tokio::select! {
+                _ended = heard => {
+                    stream = None;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(longest);
+                }
+                () = watched.changed(), if era == Era::Stateless => {}
+            }
+        }
+    }
+
+    /// Opens a stream of what changes; else says whether it is worth another try.
+    async fn open(&self, era: Era, watched: &Watched) -> Result<Events, bool> {
         let opened = match era {
-            Era::Stateless => self.post(request.write(id, era), stateless_headers(&request)).await.ok(),
+            Era::Stateless => {
+                let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+                let list = watched.list(id);
+                let params = [("notifications", Param::Json(&list))];
+                let request = Request::new("subscriptions/listen", &params);
+                self.post(request.write(id, era), stateless_headers(&request)).await
+            }
             Era::Handshake => {
-                let get = self.request(Method::GET).header(ACCEPT, "text/event-stream");
-                get.send().await.ok()
+                let get = self.request(Method::GET).header(ACCEPT, "text/event-stream").send().await;
+                get.map_err(|_| Failed::Broken("no answer to the request"))
             }
         };
-        let Some(response) = opened else { return true };
-        if !response.status().is_success() || !is_stream(&response) {
-            // 405 and the like: it has no such stream.
-            return response.status().is_server_error();
+        let response = opened.map_err(|failed| {
+            watched.refused(&failed);
+            true
+        })?;
+        if response.status().is_success() && is_stream(&response) {
+            return Ok(Events::new(response.bytes_stream(), usize::MAX));
         }
-        let mut events = Events::new(response.bytes_stream(), usize::MAX);
-        let mut reading = Reading::of(0, request);
-        while let Some(Ok(event)) = events.next().await {
-            self.take(&event, &mut reading).await;
-        }
-        true
+        // 405 and the like.
+        let status = response.status();
+        watched.refused(&Failed::Status { status: status.as_u16(), retry_after: retry_after(&response) });
+        Err(status.is_server_error())
     }
 }
 

@@ -1,6 +1,7 @@
 //! One process or session of a server, owned by one task: started, greeted, and started again when it ends, at once and
 //! then with growing pauses.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::provider::upstream::link::{Link, Param, Request};
 use crate::provider::upstream::message::Era;
 use crate::provider::upstream::pipe::{self, End, Failed, Hear, Oddities};
 use crate::provider::upstream::questions::{Inbox, Present, questions};
+use crate::provider::upstream::watched::Watched;
 use crate::provider::{Level, Logged};
 use crate::tasks::{TaskKind, Tasks};
 
@@ -30,8 +32,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What a child that has ended may still have in its pipe.
 const LEFT_IN_PIPE: Duration = Duration::from_millis(500);
-/// What is wanted to be told of.
-const CHANGES: &str = "{\"toolsListChanged\":true,\"promptsListChanged\":true,\"resourcesListChanged\":true}";
 
 /// How a server is reached.
 #[derive(Debug, Clone)]
@@ -141,6 +141,8 @@ pub(super) struct Instance {
     pub(super) shown: Arc<Shown>,
     /// Calls under way here.
     pub(super) present: Arc<Present>,
+    /// What it is to tell of.
+    pub(super) watched: Arc<Watched>,
 }
 
 impl Instance {
@@ -148,17 +150,18 @@ impl Instance {
     pub(super) fn start(terms: &Arc<Terms>) -> Self {
         let (set, state) = watch::channel(State::Starting);
         let (stop, shown) = (CancellationToken::new(), Arc::<Shown>::default());
-        let present = Arc::<Present>::default();
+        let (present, watched) = (Arc::<Present>::default(), Arc::<Watched>::default());
         let keeper = Keeper {
             terms: Arc::clone(terms),
             set,
             stop: stop.clone(),
             shown: Arc::clone(&shown),
             present: Arc::clone(&present),
+            watched: Arc::clone(&watched),
             ready_at: Mutex::default(),
         };
         terms.tasks.spawn(TaskKind::Upstream, keeper.keep());
-        Self { state, stop, shown, present }
+        Self { state, stop, shown, present, watched }
     }
 
     /// Where it is.
@@ -213,6 +216,7 @@ struct Keeper {
     stop: CancellationToken,
     shown: Arc<Shown>,
     present: Arc<Present>,
+    watched: Arc<Watched>,
     ready_at: Mutex<Option<Instant>>,
 }
 
@@ -220,6 +224,7 @@ struct Keeper {
 struct Ears {
     changed: Arc<Notify>,
     server: Arc<str>,
+    watched: Arc<Watched>,
     /// Where questions go, if there is anybody to be asked.
     inbox: Option<Inbox>,
     /// Calls of the one client session that it works for.
@@ -232,6 +237,8 @@ impl Hear for Ears {
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => self.changed.notify_one(),
+            "notifications/resources/updated" => self.watched.updated(params),
+            "notifications/subscriptions/acknowledged" => self.watched.acknowledged(params),
             "notifications/message" => {
                 if let (Some(present), Some(logged)) = (&self.present, params.and_then(Logged::read)) {
                     present.log(&logged);
@@ -309,7 +316,8 @@ impl Keeper {
     fn ears(&self, inbox: Option<Inbox>) -> Arc<dyn Hear> {
         let (changed, server) = (Arc::clone(&self.terms.changed), Arc::clone(&self.terms.name));
         let present = inbox.is_some().then(|| Arc::clone(&self.present));
-        Arc::new(Ears { changed, server, inbox, present })
+        let watched = Arc::clone(&self.watched);
+        Arc::new(Ears { changed, server, watched, inbox, present })
     }
 
     async fn live_as_child(&self, program: &Program) -> Ended {
@@ -336,9 +344,9 @@ impl Keeper {
             match greeting {
                 Err(ended) => ended,
                 Ok(greeting) => {
-                    let _listening = Self::listen_on_pipe(&link, &greeting);
-                    self.ready(link, greeting);
+                    let live = self.ready(link, greeting);
                     tokio::select! {
+                        never = self.watch(&live) => match never {},
                         end = &mut driving => self.why(end, &mut running).await,
                         status = running.ended() => {
                             // What it has still said is read; then nobody can say more.
@@ -358,15 +366,18 @@ impl Keeper {
         ended
     }
 
-    /// In the stateless era changes are told to those only who ask for them; the question is open as long as the guard.
-    fn listen_on_pipe(link: &Link, greeting: &Greeting) -> Option<pipe::Asked> {
-        let Link::Pipe(pipe) = link else { return None };
-        if greeting.era != Era::Stateless {
-            return None;
+    /// Has a child tell of what changes, as long as it lives.
+    async fn watch(&self, live: &Live) -> Infallible {
+        match &live.link {
+            Link::Pipe(pipe) if live.greeting.era == Era::Stateless => {
+                let listen = |id, list: &str| {
+                    let params = [("notifications", Param::Json(list))];
+                    Request::new("subscriptions/listen", &params).write(id, Era::Stateless)
+                };
+                self.watched.listen_on(pipe, listen).await
+            }
+            Link::Pipe(_) | Link::Http(_) => self.watched.ask_for_each(live).await,
         }
-        let params = [("notifications", Param::Json(CHANGES))];
-        let id = pipe.next_id();
-        pipe.ask(id, Request::new("subscriptions/listen", &params).write(id, Era::Stateless), None).ok()
     }
 
     async fn live_over_http(&self, address: Address) -> Ended {
@@ -381,9 +392,8 @@ impl Keeper {
             Ok(greeting) => greeting,
             Err(ended) => return ended,
         };
-        let era = greeting.era;
-        self.ready(link, greeting);
-        session.keep(chores, era, CHANGES, &self.stop).await;
+        let live = self.ready(link, greeting);
+        session.keep(chores, &live, &self.watched, &self.stop).await;
         if self.stop.is_cancelled() {
             Ended::Stopped
         } else {
@@ -391,13 +401,16 @@ impl Keeper {
         }
     }
 
-    fn ready(&self, link: Link, greeting: Greeting) {
+    fn ready(&self, link: Link, greeting: Greeting) -> Arc<Live> {
         let (name, version) = (&*greeting.name, &*greeting.version);
         tracing::info!(server = &*self.terms.name, "it is ready: {name}, MCP {version}");
         self.terms.era.set(greeting.era);
         *self.ready_at.lock() = Some(Instant::now());
-        self.set.send_replace(State::Ready(Arc::new(Live { link, greeting, level: Mutex::default() })));
+        self.watched.forget();
+        let live = Arc::new(Live { link, greeting, level: Mutex::default() });
+        self.set.send_replace(State::Ready(Arc::clone(&live)));
         self.terms.changed.notify_one();
+        live
     }
 
     async fn greet(&self, link: &Link) -> Result<Greeting, Ended> {

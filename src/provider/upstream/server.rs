@@ -13,12 +13,14 @@ use tokio::time::Instant;
 use crate::config::servers::{self, ServerConfig};
 use crate::ids::{ClientSessionId, PrincipalId};
 use crate::provider::Fault;
+use crate::provider::Reply;
 use crate::provider::upstream::instance::{Instance, Live, State, Terms};
 use crate::provider::upstream::listing::{self, Listing};
 use crate::provider::upstream::message::{Era, Refusal};
 use crate::provider::upstream::others;
 use crate::provider::upstream::pipe::Failed;
 use crate::provider::upstream::required::Given;
+use crate::provider::upstream::watched::{Watch, Watcher};
 
 /// A restart that comes so soon is waited for.
 const WORTH_WAITING: Duration = Duration::from_secs(2);
@@ -206,6 +208,14 @@ impl Server {
         Ok(instance)
     }
 
+    /// Tells `watcher` when that resource changes, as long as what is returned is held.
+    ///
+    /// # Errors
+    /// There cannot be a process or session for `owner`.
+    pub fn watch(&self, owner: Owner, uri: &str, watcher: Arc<dyn Watcher>) -> Result<Watch, Fault> {
+        Ok(self.instance(owner)?.watched.begin(uri, watcher))
+    }
+
     fn down(&self, why: &Arc<str>, retry_after: Option<Duration>) -> Fault {
         Fault::Down { provider: Arc::clone(&self.name), why: Arc::clone(why), retry_after }
     }
@@ -277,6 +287,18 @@ fn about(owner: Owner, instance: &Instance) -> Value {
 }
 
 impl InUse {
+    /// Waits until the server says whether it tells when that resource changes.
+    ///
+    /// # Errors
+    /// The server is down, or says that it does not.
+    pub async fn settled(self, owner: Owner, uri: &str) -> Result<Reply, Fault> {
+        let server = &*self.0;
+        server.live(owner).await?;
+        let settled = server.instance(owner)?.watched.settled(uri).await;
+        settled.map_err(|failed| server.fault(failed))?;
+        Ok(Reply::spliced(String::new(), 0..0, false))
+    }
+
     /// The server.
     pub fn server(&self) -> &Arc<Server> {
         &self.0

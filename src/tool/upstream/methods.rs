@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::config::Ladder;
 use crate::config::servers::Share;
 use crate::provider::push_json_string;
-use crate::provider::upstream::{Errand, InUse, Server, What};
+use crate::provider::upstream::{Errand, InUse, Owner, Server, What};
 use crate::provider::{Context, Fault, Job, Reply};
 use crate::tool::place::{LaneId, Place};
 use crate::tool::prompt::TimeoutClass;
@@ -28,11 +28,15 @@ pub enum Method {
     Get,
     /// `completion/complete`
     Complete,
+    /// `resources/subscribe`, which waits for what the server says to it.
+    Subscribe,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Get, Self::Complete];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Get, Self::Complete, Self::Subscribe];
+    /// Those of both eras, whose answers are the servers'.
+    pub const PASSED: [Self; 3] = [Self::Read, Self::Get, Self::Complete];
 
     /// As the protocol calls it.
     pub fn name(self) -> &'static str {
@@ -40,6 +44,7 @@ impl Method {
             Self::Read => "resources/read",
             Self::Get => "prompts/get",
             Self::Complete => "completion/complete",
+            Self::Subscribe => "resources/subscribe",
         }
     }
 
@@ -47,7 +52,7 @@ impl Method {
     pub fn may_ask(self) -> bool {
         match self {
             Self::Read | Self::Get => true,
-            Self::Complete => false,
+            Self::Complete | Self::Subscribe => false,
         }
     }
 
@@ -136,11 +141,42 @@ impl Passing {
 
 impl CustomWork for Passing {
     fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared> {
+        if self.method == Method::Subscribe {
+            return self.settles(&asked);
+        }
         let what = What::Method { name: self.method.name(), params: self.params(asked.text)? };
         let owner = self.server.owner(asked.principal, asked.session);
         let errand = Errand { owner, principal: asked.principal, what, continued: asked.continued };
         let job = Box::new(Pass { server: self.server.claim(), errand, method: self.method });
         Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
+    }
+}
+
+impl Passing {
+    /// Waits for what the server says: the caller's door has had it asked already.
+    fn settles(&self, asked: &Asked<'_>) -> Result<Prepared, Unprepared> {
+        let owner = self.server.owner(asked.principal, asked.session);
+        let uri = self.params(asked.text)?.into_iter().find(|(name, _)| name == "uri");
+        let uri = uri.and_then(|(_, json)| serde_json::from_str::<Box<str>>(&json).ok());
+        let uri = uri.ok_or_else(|| Misfit { path: "uri".into(), message: "it makes no sense".into() })?;
+        let job = Box::new(Settle { server: self.server.claim(), owner, uri });
+        Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
+    }
+}
+
+struct Settle {
+    server: InUse,
+    owner: Owner,
+    uri: Box<str>,
+}
+
+impl Job for Settle {
+    fn run(self: Box<Self>, _context: Context) -> BoxFuture<'static, Result<Reply, Fault>> {
+        async move { self.server.settled(self.owner, &self.uri).await }.boxed()
+    }
+
+    fn asks(&self) -> bool {
+        false
     }
 }
 

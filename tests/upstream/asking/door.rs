@@ -6,7 +6,7 @@ use reqwest::header::CONTENT_TYPE;
 
 use super::*;
 
-struct Http {
+pub struct Http {
     client: reqwest::Client,
     url: String,
     session: Option<String>,
@@ -14,14 +14,27 @@ struct Http {
 }
 
 /// An answer as it comes.
-struct Events {
+pub struct Events {
     bytes: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>>>>,
     buffer: String,
 }
 
 impl Events {
+    fn of(response: reqwest::Response) -> Self {
+        assert!(response.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("text/event-stream"));
+        Self { bytes: Box::pin(response.bytes_stream()), buffer: String::new() }
+    }
+
+    /// Whether it ends without another message.
+    pub async fn ends(&mut self) -> bool {
+        while let Some(Ok(piece)) = within("its end", self.bytes.next()).await {
+            self.buffer.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        !self.buffer.contains("data: ")
+    }
+
     /// The next message.
-    async fn next(&mut self) -> Value {
+    pub async fn next(&mut self) -> Value {
         loop {
             if let Some(end) = self.buffer.find("\n\n") {
                 let event: String = self.buffer.drain(..end + 2).collect();
@@ -37,7 +50,7 @@ impl Events {
     }
 
     /// The first message of which this holds.
-    async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let message = self.next().await;
             if wanted(&message) {
@@ -48,7 +61,7 @@ impl Events {
 }
 
 impl Http {
-    fn new(daemon: &Daemon) -> Self {
+    pub fn new(daemon: &Daemon) -> Self {
         Self {
             client: reqwest::Client::new(),
             url: format!("http://{}/mcp", daemon.address),
@@ -58,7 +71,7 @@ impl Http {
     }
 
     /// A client of the older era that can be asked for everything.
-    async fn initialized(daemon: &Daemon) -> Self {
+    pub async fn initialized(daemon: &Daemon) -> Self {
         let mut client = Self::new(daemon);
         let hello = json!({"protocolVersion": "2025-11-25", "capabilities": everything(), "clientInfo": {"name": "t", "version": "1"}});
         let request = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello});
@@ -67,7 +80,7 @@ impl Http {
         client
     }
 
-    async fn post(&self, message: &Value) -> reqwest::Response {
+    pub async fn post(&self, message: &Value) -> reqwest::Response {
         let mut request = self.client.post(&self.url).header("accept", self.accepts);
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session).header("mcp-protocol-version", "2025-11-25");
@@ -80,9 +93,34 @@ impl Http {
     async fn call(&self, id: u64, tool: &str, arguments: Value) -> Events {
         let params = json!({"name": tool, "arguments": arguments});
         let request = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
-        let response = self.post(&request).await;
-        assert!(response.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("text/event-stream"));
-        Events { bytes: Box::pin(response.bytes_stream()), buffer: String::new() }
+        Events::of(self.post(&request).await)
+    }
+
+    /// What a session is told without having called.
+    pub async fn stream(&self) -> Events {
+        let request = self.client.get(&self.url).header("accept", "text/event-stream");
+        let request = request.header("mcp-session-id", self.session.as_deref().unwrap());
+        Events::of(within("a stream", request.send()).await.unwrap())
+    }
+
+    /// What a subscription of the newer era tells.
+    pub async fn listen(&self, notifications: &Value) -> Events {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+        let params = json!({"notifications": notifications, "_meta": meta});
+        let body =
+            json!({"jsonrpc": "2.0", "id": "a \"name\"", "method": "subscriptions/listen", "params": params});
+        let request = self.client.post(&self.url).header("accept", self.accepts);
+        let request =
+            request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "subscriptions/listen");
+        let request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        Events::of(within("a stream", request.send()).await.unwrap())
+    }
+
+    /// One request of a session, and its answer.
+    pub async fn ask(&self, id: u64, method: &str, params: &Value) -> Value {
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let text = within("an answer", self.post(&request).await.text()).await.unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
     }
 
     async fn says(&self, question: &Value, result: &Value) {

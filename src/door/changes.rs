@@ -1,4 +1,4 @@
-//! Whether something else is offered since a session last looked, and its wake-up when that happens.
+//! Whether something else is offered since a client's door last looked, and its wake-up when that happens.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -8,21 +8,22 @@ use tokio::sync::futures::OwnedNotified;
 
 use crate::call::Calls;
 
-/// What a session has seen of what is offered.
-pub(super) struct Changes {
+/// What a client's door has seen of what is offered.
+pub struct Changes {
     seen: u64,
     woken: Pin<Box<OwnedNotified>>,
-    /// The next change wakes the session: asking costs a load from then on.
+    /// The next change wakes the task: asking costs a load from then on.
     armed: bool,
 }
 
 impl Changes {
-    pub(super) fn new(calls: &Calls) -> Self {
+    /// Nothing is new yet.
+    pub fn new(calls: &Calls) -> Self {
         Self { seen: calls.generation(), woken: Box::pin(calls.changes()), armed: false }
     }
 
-    /// Whether there was a change since this was asked last. The session is woken by the next one.
-    pub(super) fn any(&mut self, calls: &Calls, cx: &mut Context<'_>) -> bool {
+    /// Whether there was a change since this was asked last. The task is woken by the next one.
+    pub fn any(&mut self, calls: &Calls, cx: &mut Context<'_>) -> bool {
         if self.armed && calls.generation() == self.seen {
             return false;
         }
