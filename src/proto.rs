@@ -21,6 +21,7 @@ use crate::provider::{Logged, Usage, push_json_string};
 use crate::tool::{Insight, Tool};
 
 mod auth;
+mod fill;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod op;

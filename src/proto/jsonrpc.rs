@@ -1,8 +1,10 @@
 //! JSON-RPC 2.0 envelopes, borrowed from their frame.
 
+use serde::de::{Error as _, IgnoredAny, MapAccess};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::proto::fill::{self, Fill};
 use crate::proto::{Str, read_object};
 use crate::provider::push_json_string;
 
@@ -15,18 +17,17 @@ pub const METHOD_NOT_FOUND: i32 = -32601;
 /// Parameters that do not fit.
 pub const INVALID_PARAMS: i32 = -32602;
 
-/// One message, whichever kind, with its parameters as `P`.
+/// One message, whichever kind.
 #[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "P: Deserialize<'de>, 'de: 'a"))]
-struct Envelope<'a, P> {
+struct Envelope<'a> {
     #[serde(borrow, default)]
     jsonrpc: Option<Str<'a>>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     method: Option<Str<'a>>,
-    #[serde(default = "none")]
-    params: Option<P>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
 }
 
 /// An id that is `null` is there, and wrong; one that is not there makes a notification.
@@ -34,17 +35,44 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     Deserialize::deserialize(deserializer).map(Some)
 }
 
-fn none<P>() -> Option<P> {
-    None
+/// A request whose parameters go elsewhere.
+struct Head<'a, 'p, P> {
+    version: Option<Str<'a>>,
+    id: Option<&'a RawValue>,
+    method: Option<Str<'a>>,
+    params: Option<&'p mut P>,
 }
 
-/// Reads a well-formed request in one pass, with its parameters; `None` for whatever else: [`read`] then says what
-/// it is.
-pub fn read_request<'a, P: Deserialize<'a>>(text: &'a str) -> Option<(&'a str, Str<'a>, Option<P>)> {
-    let envelope: Envelope<'a, P> = read_object(text).ok()?;
-    let id = envelope.id.map(RawValue::get).filter(|id| is_id(id))?;
-    let is_current = envelope.jsonrpc.is_some_and(|version| version.0 == "2.0");
-    is_current.then_some((id, envelope.method?, envelope.params))
+impl<'de, P: Fill<'de>> Fill<'de> for Head<'de, '_, P> {
+    const WHAT: &'static str = "an object";
+
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        let again = |name| Err(A::Error::duplicate_field(name));
+        match name {
+            "jsonrpc" if self.version.is_some() => return again("jsonrpc"),
+            "jsonrpc" => self.version = Some(map.next_value()?),
+            "id" if self.id.is_some() => return again("id"),
+            "id" => self.id = Some(map.next_value()?),
+            "method" if self.method.is_some() => return again("method"),
+            "method" => self.method = Some(map.next_value()?),
+            "params" => match self.params.take() {
+                Some(params) => map.next_value_seed(fill::Into(params))?,
+                None => return again("params"),
+            },
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a well-formed request in one pass, its parameters into `params`; `None` for whatever else: [`read`] then says
+/// what it is.
+pub(super) fn read_request<'a, P: Fill<'a>>(text: &'a str, params: &mut P) -> Option<(&'a str, Str<'a>)> {
+    let mut head = Head { version: None, id: None, method: None, params: Some(params) };
+    fill::read(text, &mut head).ok()?;
+    let id = head.id.map(RawValue::get).filter(|id| is_id(id))?;
+    let is_current = head.version.is_some_and(|version| version.0 == "2.0");
+    Some((id, head.method.filter(|_| is_current)?))
 }
 
 /// A message, by what it is.
@@ -74,7 +102,7 @@ pub enum Message<'a> {
 
 /// Reads one frame.
 pub fn read(text: &str) -> Message<'_> {
-    let envelope: Envelope<'_, &RawValue> = match read_object(text) {
+    let envelope: Envelope<'_> = match read_object(text) {
         Ok(envelope) => envelope,
         Err(error) if error.is_data() => {
             return Message::Malformed(error_response(

@@ -11,8 +11,7 @@ use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FO
 use crate::proto::progress::{Numbers, Progress, push_number};
 use crate::proto::unasked::Unasked;
 use crate::proto::{
-    CallFrame, ClientInfo, Continued, Dialect, Object, Request, Serves, Ticket, View, push_ms, push_retry,
-    push_usage,
+    CallFrame, ClientInfo, Continued, Dialect, Request, Serves, Ticket, View, push_ms, push_retry, push_usage,
 };
 use crate::provider::asking::{Can, Question};
 use crate::provider::{Level, Logged, push_json_string};
@@ -89,8 +88,8 @@ struct Asked<'a> {
 
 impl Dialect for Mcp {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
-        if let Some((id, method, params)) = jsonrpc::read_request(text) {
-            let params = params.map(|Object(params)| params).unwrap_or_default();
+        let mut params = Params::default();
+        if let Some((id, method)) = jsonrpc::read_request(text, &mut params) {
             return self.request(id, &method.0, params, text, view);
         }
         match jsonrpc::read(text) {

@@ -3,37 +3,67 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use crate::call::Priority;
+use crate::proto::fill::{self, Fill, Into};
 use crate::proto::{Str, read_object};
 use crate::provider::{Level, push_json_string};
 use crate::tool::Dedup;
 
 /// What any method may bring.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Params<'a> {
-    #[serde(borrow, default)]
     pub(super) name: Option<Str<'a>>,
-    #[serde(borrow, default)]
     pub(super) arguments: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     pub(super) level: Option<Str<'a>>,
-    #[serde(borrow, default)]
     pub(super) cursor: Option<Str<'a>>,
-    #[serde(borrow, default, rename = "inputResponses")]
     pub(super) input_responses: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "requestState")]
     pub(super) request_state: Option<Str<'a>>,
-    #[serde(borrow, default, rename = "protocolVersion")]
     pub(super) protocol_version: Option<Str<'a>>,
-    #[serde(borrow, default)]
     pub(super) capabilities: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "clientInfo")]
     pub(super) client_info: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
     pub(super) meta: Meta<'a>,
+    /// Which of them came, a bit for each.
+    pub(super) came: u16,
+}
+
+impl<'de> Fill<'de> for Params<'de> {
+    const WHAT: &'static str = "an object";
+
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        let (bit, known) = match name {
+            "name" => (0, "name"),
+            "arguments" => (1, "arguments"),
+            "level" => (2, "level"),
+            "cursor" => (3, "cursor"),
+            "inputResponses" => (4, "inputResponses"),
+            "requestState" => (5, "requestState"),
+            "protocolVersion" => (6, "protocolVersion"),
+            "capabilities" => (7, "capabilities"),
+            "clientInfo" => (8, "clientInfo"),
+            "_meta" => (9, "_meta"),
+            _ => return map.next_value::<IgnoredAny>().map(drop),
+        };
+        if self.came & (1 << bit) != 0 {
+            return Err(A::Error::duplicate_field(known));
+        }
+        self.came |= 1 << bit;
+        match known {
+            "name" => self.name = map.next_value()?,
+            "arguments" => self.arguments = map.next_value()?,
+            "level" => self.level = map.next_value()?,
+            "cursor" => self.cursor = map.next_value()?,
+            "inputResponses" => self.input_responses = map.next_value()?,
+            "requestState" => self.request_state = map.next_value()?,
+            "protocolVersion" => self.protocol_version = map.next_value()?,
+            "capabilities" => self.capabilities = map.next_value()?,
+            "clientInfo" => self.client_info = map.next_value()?,
+            _ => map.next_value_seed(Into(&mut self.meta))?,
+        }
+        Ok(())
+    }
 }
 
 /// A request's `_meta`.
@@ -68,7 +98,9 @@ pub(super) fn read(params: Option<&str>) -> Result<Params<'_>, String> {
         return Err("params must be an object".into());
     }
     // serde_json's texts name members and types, never values of the arguments: those are not looked into here.
-    serde_json::from_str(params).map_err(|error| format!("params: {}", without_place(&error)))
+    let mut read = Params::default();
+    fill::read(params, &mut read).map_err(|error| format!("params: {}", without_place(&error)))?;
+    Ok(read)
 }
 
 /// The parser's text without its line and column, which count from the wrong start here.
@@ -87,32 +119,9 @@ pub(super) fn cancelled(params: Option<&str>) -> Option<&str> {
     read_object::<Cancelled<'_>>(params?).ok().map(|cancelled| cancelled.request_id.get())
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Meta<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Meta<'de>;
+impl<'de> Fill<'de> for Meta<'de> {
+    const WHAT: &'static str = "an object as _meta";
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object as _meta")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut meta = Meta::default();
-                while let Some(name) = map.next_key::<Str<'de>>()? {
-                    meta.take(&name.0, &mut map)?;
-                }
-                if let Some(extra) = &mut meta.extra {
-                    extra.push('}');
-                }
-                Ok(meta)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
-impl<'de> Meta<'de> {
     fn take<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
             "progressToken" => {
@@ -171,6 +180,12 @@ impl<'de> Meta<'de> {
             }
         }
         Ok(())
+    }
+
+    fn done(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.push('}');
+        }
     }
 }
 
