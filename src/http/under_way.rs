@@ -29,6 +29,8 @@ pub(super) struct UnderWay {
     /// Whoever closes the response takes the call back.
     takes_back: bool,
     ended: bool,
+    /// How it has ended, while questions of it are still to be withdrawn.
+    last: Option<End>,
     says: Says,
     said: mpsc::Receiver<(QuestionId, Said)>,
     asked: Vec<QuestionId>,
@@ -83,13 +85,17 @@ impl UnderWay {
         let told_at = waiter.received();
         let (says, said) = mpsc::channel(QUESTIONS);
         let asked = Vec::new();
-        Some(Self { waiter, ticket, id, session, takes_back, ended: false, says, said, asked, told_at })
+        let (ended, last) = (false, None);
+        Some(Self { waiter, ticket, id, session, takes_back, ended, last, says, said, asked, told_at })
     }
 
     /// The next that its client is told.
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self) -> Told {
+        if let Some(last) = self.last.take() {
+            return self.withdraw(last);
+        }
         loop {
             let (heartbeat, until) = (self.told_at + HEARTBEAT, self.waiter.until());
             tokio::select! {
@@ -149,7 +155,21 @@ impl UnderWay {
 
     fn end(&mut self, answer: &Answer) -> Told {
         self.ended = true;
-        Told::End(End::new(&self.ticket, answer))
+        self.withdraw(End::new(&self.ticket, answer))
+    }
+
+    /// What was asked needs no answer once the call has ended, and whoever was asked hears so first.
+    fn withdraw(&mut self, end: End) -> Told {
+        while let Some(id) = self.asked.pop() {
+            if let Some(session) = &self.session {
+                session.asks_no_more(id);
+            }
+            if let Some(text) = Mcp::default().withdrawn(id) {
+                self.last = Some(end);
+                return Told::Way(text);
+            }
+        }
+        Told::End(end)
     }
 }
 

@@ -170,6 +170,21 @@ async fn an_older_client_is_asked_on_the_stream_of_its_call_and_answers_by_anoth
 }
 
 #[tokio::test]
+async fn a_question_that_is_open_when_its_call_ends_is_withdrawn_first() {
+    let daemon = daemon().await;
+    let client = Http::initialized(&daemon).await;
+    let params =
+        json!({"name": "fake__inquire", "arguments": form("x"), "_meta": {"inflightd/timeout_ms": 300}});
+    let request = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let mut stream = Events::of(client.post(&request).await);
+    let question = stream.find(is_question).await;
+    let withdrawn = stream.next().await;
+    assert_eq!(withdrawn["method"], "notifications/cancelled");
+    assert_eq!(withdrawn["params"]["requestId"], question["id"]);
+    assert_eq!(code(&stream.next().await), "TIMEOUT");
+}
+
+#[tokio::test]
 async fn a_client_that_takes_no_events_is_not_asked() {
     let daemon = daemon().await;
     let client = Http { accepts: "application/json", ..Http::initialized(&daemon).await };
