@@ -18,6 +18,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Clients remembered. A machine has a few; who makes names up gets no more than this.
 const SEEN: usize = 256;
 
+/// The longest introduction whose words are kept.
+const WORDS_BYTES: usize = 1024;
+
 /// What is kept of a name or version, in characters.
 const NAME_CHARACTERS: usize = 64;
 
@@ -84,6 +87,8 @@ struct Seen {
     name: Box<str>,
     version: Box<str>,
     patience: Patience,
+    /// In which words it introduced itself first; empty where they are not kept.
+    words: Box<str>,
     last_ms: AtomicU64,
 }
 
@@ -120,9 +125,26 @@ impl Clients {
         Self { daemon, unknown, seen: Mutex::default() }
     }
 
+    /// One that introduces itself in the words in which it did before: they need not be read.
+    pub fn met_again(&self, words: &str) -> Option<Met> {
+        let seen = self.seen.lock();
+        let known = seen.iter().find(|each| !words.is_empty() && *each.words == *words)?;
+        known.last_ms.store(epoch_ms(), Ordering::Relaxed);
+        Some(Met { seen: Arc::clone(known) })
+    }
+
+    /// A client introduces itself in these words, and declares nothing.
+    pub fn meet_in_words(&self, words: &str, name: &str, version: &str) -> Met {
+        self.meet_whom(words, name, version, &[])
+    }
+
     /// A client introduces itself, and may declare after what it gives up. One that would give up first is warned
     /// about, once for each version.
     pub fn meet(&self, name: &str, version: &str, declared: &[Option<Duration>]) -> Met {
+        self.meet_whom("", name, version, declared)
+    }
+
+    fn meet_whom(&self, words: &str, name: &str, version: &str, declared: &[Option<Duration>]) -> Met {
         let patience = Patience::of(name, declared);
         let now = epoch_ms();
         let mut seen = self.seen.lock();
@@ -135,7 +157,8 @@ impl Clients {
         let gives_up = |patience| self.gives_up_first(patience) == GivesUpFirst::Yes;
         let warned = seen.iter().any(|each| is_it(each) && gives_up(each.patience));
         let (name, version) = (shown(name).collect(), shown(version).collect());
-        let new = Arc::new(Seen { name, version, patience, last_ms: AtomicU64::new(now) });
+        let words = if words.len() <= WORDS_BYTES { words } else { "" }.into();
+        let new = Arc::new(Seen { name, version, patience, words, last_ms: AtomicU64::new(now) });
         let has_room = seen.len() < SEEN || forget_one(&mut seen);
         if has_room {
             seen.push(Arc::clone(&new));

@@ -1,6 +1,6 @@
 //! What all doors share: the path of a call, who may come in, and the bounds of a connection.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -76,7 +76,7 @@ pub struct Hub {
     /// Tells those who have something for one session alone that it has ended.
     ended: SessionEnded,
     /// What stands for a session over HTTP: one for each principal and address.
-    addresses: Mutex<HashMap<(PrincipalId, IpAddr), Weak<ClientSession>>>,
+    addresses: Mutex<BTreeMap<(PrincipalId, IpAddr), Weak<ClientSession>>>,
 }
 
 impl Hub {
@@ -117,7 +117,7 @@ impl Hub {
         let known = addresses.get(&place).and_then(Weak::upgrade);
         let session = known.unwrap_or_else(|| {
             // Sessions of addresses that call no more are gone already; their entries go here.
-            addresses.retain(|_, session| session.strong_count() > 0);
+            addresses.retain(|at, session| *at == place || session.strong_count() > 0);
             let session = Arc::new(self.mint());
             addresses.insert(place, Arc::downgrade(&session));
             session

@@ -203,8 +203,8 @@ fn not_allowed(allowed: &'static str) -> Answered {
 pub fn json(status: StatusCode, body: String) -> Answered {
     let mut response = Response::new(whole(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
+    response.headers_mut().insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
     response
 }
 

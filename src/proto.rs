@@ -1,7 +1,6 @@
 //! Bytes ↔ calls: what a frame asks for, and how an answer is written. No sockets, no waiting.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -424,8 +423,10 @@ pub fn push_ms(out: &mut String, span: Duration) {
     out.push_str(digits.format(micros / 1000));
     let rest = micros % 1000;
     if rest > 0 {
-        // Writing to a String cannot fail.
-        let _ = write!(out, ".{rest:03}");
+        // Three digits, with zeros in front.
+        let padded = digits.format(rest + 1000);
+        out.push('.');
+        out.push_str(padded.get(1..).unwrap_or_default());
     }
 }
 

@@ -99,3 +99,19 @@ fn who_gives_up_first_is_warned_of_once_for_each_version_whatever_limit_it_has()
     assert_eq!(warned("claude-ai", "3", &[Some(secs(271))]), 0, "it waits long enough");
     assert_eq!(warned("nobody knows me", "1", &[]), 0, "who gets progress may wait");
 }
+
+#[test]
+fn one_that_says_the_same_words_again_is_known_by_them() {
+    let clients = Clients::new(Duration::from_secs(60), Duration::from_secs(60));
+    let words = r#"{"name":"a","version":"1"}"#;
+    assert!(clients.met_again(words).is_none(), "never met");
+    let first = clients.meet_in_words(words, "a", "1");
+    let again = clients.met_again(words).unwrap();
+    assert!(Arc::ptr_eq(&first.seen, &again.seen));
+    assert_eq!(clients.report().len(), 1);
+    let _silent = clients.meet("b", "1", &[]);
+    assert!(clients.met_again("").is_none(), "no words are nobody's");
+    let long = "x".repeat(WORDS_BYTES + 1);
+    let _long = clients.meet_in_words(&long, "c", "1");
+    assert!(clients.met_again(&long).is_none(), "long ones are not kept");
+}

@@ -23,7 +23,7 @@ use crate::http::sessions::{Session, Sessions};
 use crate::http::under_way::{End, Told, UnderWay};
 use crate::http::{Answered, Body, body_of, json, refused, whole};
 use crate::proto::mcp::Mcp;
-use crate::proto::mcp::headers::{self, Headers, Look};
+use crate::proto::mcp::headers::{self, Headers, Read};
 use crate::proto::{self, CallFrame, Continued, Dialect, one_spelling};
 use crate::provider::asking::Can;
 
@@ -67,12 +67,13 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 fn accepts(headers: &HeaderMap, what: &str) -> bool {
-    let all = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (kind, _) = what.split_once('/').unwrap_or((what, ""));
-    let mut parts = all.flat_map(|value| value.split(','));
+    let kind = what.split('/').next().unwrap_or(what).as_bytes();
+    // Bytes: searching short texts for characters costs far more.
+    let mut parts = headers.get_all(ACCEPT).iter().flat_map(|value| value.as_bytes().split(|it| *it == b','));
     parts.any(|part| {
-        let part = part.split(';').next().unwrap_or_default().trim();
-        part.eq_ignore_ascii_case(what) || part == "*/*" || part.strip_suffix("/*") == Some(kind)
+        let part = part.split(|it| *it == b';').next().unwrap_or_default().trim_ascii();
+        part.eq_ignore_ascii_case(what.as_bytes())
+            || part.strip_suffix(b"/*").is_some_and(|of| of == b"*" || of == kind)
     })
 }
 
@@ -108,7 +109,8 @@ async fn post(
     let Ok(text) = std::str::from_utf8(&body) else {
         return refused(StatusCode::BAD_REQUEST, &CallError::Invalid("the body is not UTF-8".into()));
     };
-    let look = Look::at(text);
+    let read = Read::at(text);
+    let look = read.look();
     let said = Headers {
         version: text_of(&head, &VERSION),
         method: text_of(&head, &METHOD),
@@ -117,23 +119,27 @@ async fn post(
     if let Some(error) = look.mismatch(said) {
         return json(StatusCode::BAD_REQUEST, error);
     }
-    let (stateless, head) = (look.is_stateless(), &head);
+    let (stateless, opens, head) = (look.is_stateless(), look.opens(), &head);
     let mut post = Post { hub, principal, head, takes_events, stateless, session: None };
-    if look.is_stateless() {
-        let caller = hub.caller_at(Arc::clone(principal), peer);
-        return post.read(text, &caller, &mut Mcp::default()).await;
+    if opens {
+        return post.opens(read, sessions).await;
     }
-    if look.opens() {
-        return post.opens(text, sessions).await;
+    if stateless {
+        let caller = hub.caller_at(Arc::clone(principal), peer);
+        let request = Mcp::default().take(read, &hub.view(principal));
+        return post.answer(request, &caller).await;
     }
     let Some(id) = text_of(head, &SESSION) else {
         // Who has none can only be told so, in the words of the dialect.
         let caller = hub.caller_at(Arc::clone(principal), peer);
-        return post.read(text, &caller, &mut Mcp::default()).await;
+        let request = Mcp::default().take(read, &hub.view(principal));
+        return post.answer(request, &caller).await;
     };
     let Some(session) = sessions.find(id, principal.id) else { return no_session() };
     post.session = Some(Arc::clone(&session));
-    post.read_in(text, &session).await
+    // Its dialect is held only while the message is read.
+    let request = session.dialect.lock().take(read, &hub.view(principal));
+    post.answer(request, &session.caller).await
 }
 
 /// One message, and what is known of who sent it.
@@ -148,10 +154,11 @@ struct Post<'a> {
 
 impl Post<'_> {
     /// A client introduces itself: it gets a session.
-    async fn opens(&mut self, text: &str, sessions: &Sessions) -> Answered {
+    async fn opens(&mut self, read: Read<'_>, sessions: &Sessions) -> Answered {
         let mut dialect = Mcp::default();
         let caller = self.hub.new_caller(Arc::clone(self.principal));
-        let mut response = self.read(text, &caller, &mut dialect).await;
+        let request = dialect.take(read, &self.hub.view(self.principal));
+        let mut response = self.answer(request, &caller).await;
         if !dialect.is_initialized() {
             return response;
         }
@@ -164,20 +171,6 @@ impl Post<'_> {
             response.headers_mut().insert(SESSION, id);
         }
         response
-    }
-
-    /// A message of a session. Its dialect is held only while the message is read.
-    async fn read_in(&self, text: &str, session: &Arc<Session>) -> Answered {
-        let request = {
-            let view = self.hub.view(self.principal);
-            session.dialect.lock().read(text, &view)
-        };
-        self.answer(request, &session.caller).await
-    }
-
-    async fn read(&self, text: &str, caller: &Caller, dialect: &mut Mcp) -> Answered {
-        let request = dialect.read(text, &self.hub.view(self.principal));
-        self.answer(request, caller).await
     }
 
     async fn answer(&self, request: proto::Request<'_>, caller: &Caller) -> Answered {

@@ -23,6 +23,7 @@ mod listening;
 mod params;
 mod serving;
 
+use headers::Read;
 use params::{Meta, Params};
 use serving::Served;
 pub use serving::server_of;
@@ -88,19 +89,7 @@ struct Asked<'a> {
 
 impl Dialect for Mcp {
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a> {
-        let mut params = Params::default();
-        if let Some((id, method)) = jsonrpc::read_request(text, &mut params) {
-            return self.request(id, &method.0, params, text, view);
-        }
-        match jsonrpc::read(text) {
-            Message::Malformed(error) => Request::Reply(error),
-            Message::Response => asking::said(text),
-            Message::Notification { method, params } => notification(&method.0, params),
-            Message::Request { id, method, params } => match params::read(params) {
-                Ok(params) => self.request(id, &method.0, params, text, view),
-                Err(text) => Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, &text, None)),
-            },
-        }
+        self.take(Read::at(text), view)
     }
 
     fn not_text(&self) -> Request<'static> {
@@ -190,6 +179,23 @@ impl Dialect for Mcp {
 }
 
 impl Mcp {
+    /// Takes a message that is read already.
+    pub fn take<'a>(&mut self, read: Read<'a>, view: &View<'_>) -> Request<'a> {
+        let Read { text, request, params } = read;
+        if let Some((id, method)) = request {
+            return self.request(id, &method.0, params, text, view);
+        }
+        match jsonrpc::read(text) {
+            Message::Malformed(error) => Request::Reply(error),
+            Message::Response => asking::said(text),
+            Message::Notification { method, params } => notification(&method.0, params),
+            Message::Request { id, method, params } => match params::read(params) {
+                Ok(params) => self.request(id, &method.0, params, text, view),
+                Err(text) => Request::Reply(jsonrpc::error_response(id, INVALID_PARAMS, &text, None)),
+            },
+        }
+    }
+
     fn request<'a>(
         &mut self,
         id: &'a str,
@@ -407,9 +413,11 @@ impl<'a> Asked<'a> {
 
 /// A client introduces itself.
 fn meet(introduction: &str, view: &View<'_>) -> Met {
-    let client = ClientInfo::read(introduction);
-    let (name, version) = client.parts();
-    view.clients.meet(name, version, &[])
+    view.clients.met_again(introduction).unwrap_or_else(|| {
+        let client = ClientInfo::read(introduction);
+        let (name, version) = client.parts();
+        view.clients.meet_in_words(introduction, name, version)
+    })
 }
 
 fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {

@@ -1,8 +1,11 @@
 //! What MCP says of a request in HTTP headers, held against the request itself.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::proto::mcp::params::Params;
 use crate::proto::mcp::{HANDSHAKE, STATELESS, UNSUPPORTED_VERSION};
 use crate::proto::{Object, Str, jsonrpc, read_object};
 use crate::provider::upstream::Mirrored;
@@ -23,19 +26,64 @@ pub struct Headers<'a> {
     pub name: Option<&'a str>,
 }
 
+/// A message, read once: for what headers say of it, and for its dialect.
+#[derive(Debug)]
+pub struct Read<'a> {
+    pub(super) text: &'a str,
+    /// The id and the method of a well-formed request.
+    pub(super) request: Option<(&'a str, Str<'a>)>,
+    pub(super) params: Params<'a>,
+}
+
+impl<'a> Read<'a> {
+    /// Reads it.
+    pub fn at(text: &'a str) -> Self {
+        let mut read = Self { text, request: None, params: Params::default() };
+        read.request = jsonrpc::read_request(text, &mut read.params);
+        read
+    }
+
+    /// What headers speak of.
+    pub fn look(&self) -> Look<'_> {
+        let params = &self.params;
+        match &self.request {
+            // The dialect takes the last of members that are there twice, and leaves a `uri` to whoever serves it.
+            Some((id, method)) if !params.meta.repeats && method.0 != "resources/read" => Look {
+                id: Some(id),
+                method: Some(Cow::Borrowed(&method.0)),
+                name: params.name.as_ref().map(|name| Cow::Borrowed(&*name.0)),
+                uri: None,
+                version: params.meta.version.as_ref().map(|version| Cow::Borrowed(&*version.0)),
+                has_capabilities: params.meta.capabilities.is_some_and(|text| text != "null"),
+            },
+            Some(_) | None => Look::at(self.text),
+        }
+    }
+}
+
 /// As much of a message as headers speak of.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Look<'a> {
+    id: Option<&'a str>,
+    method: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    uri: Option<Cow<'a, str>>,
+    version: Option<Cow<'a, str>>,
+    has_capabilities: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Message<'a> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     method: Option<Str<'a>>,
     #[serde(borrow, default)]
-    params: Option<Object<Params<'a>>>,
+    params: Option<Object<Named<'a>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Params<'a> {
+struct Named<'a> {
     #[serde(borrow, default)]
     name: Option<Str<'a>>,
     #[serde(borrow, default)]
@@ -54,37 +102,33 @@ struct Meta<'a> {
 
 impl<'a> Look<'a> {
     /// Reads it; what is no such message is read as one that says nothing, and its dialect says what is wrong with it.
-    pub fn at(text: &'a str) -> Self {
-        read_object(text).unwrap_or_default()
-    }
-
-    fn params(&self) -> Option<&Params<'a>> {
-        self.params.as_ref().map(|Object(params)| params)
-    }
-
-    fn meta(&self) -> Option<&Meta<'a>> {
-        self.params()?.meta.as_ref().map(|Object(meta)| meta)
-    }
-
-    fn version(&self) -> Option<&str> {
-        self.meta()?.version.as_ref().map(|version| &*version.0)
+    fn at(text: &'a str) -> Self {
+        let Message { id, method, params } = read_object(text).unwrap_or_default();
+        let Named { name, uri, meta } = params.map(|Object(params)| params).unwrap_or_default();
+        let Meta { version, capabilities } = meta.map(|Object(meta)| meta).unwrap_or_default();
+        Self {
+            id: id.map(RawValue::get),
+            method: method.map(|Str(method)| method),
+            name: name.map(|Str(name)| name),
+            uri: uri.map(|Str(uri)| uri),
+            version: version.map(|Str(version)| version),
+            has_capabilities: capabilities.is_some(),
+        }
     }
 
     /// Whether it brings all that is to be known of its client, and needs no session.
     pub fn is_stateless(&self) -> bool {
-        self.version().is_some()
+        self.version.is_some()
     }
 
     /// Whether it opens a session.
     pub fn opens(&self) -> bool {
-        !self.is_stateless()
-            && self.id.is_some()
-            && self.method.as_ref().is_some_and(|method| method.0 == "initialize")
+        !self.is_stateless() && self.id.is_some() && self.method.as_deref() == Some("initialize")
     }
 
     /// The error response, where headers and request do not say the same.
     pub fn mismatch(&self, headers: Headers<'_>) -> Option<String> {
-        let id = self.id.map(RawValue::get).unwrap_or_default();
+        let id = self.id.unwrap_or_default();
         let is_newer = self.is_stateless() || headers.version == Some(STATELESS);
         // A notification has nobody who could be told.
         if let Some(lacks) = self.lacks().filter(|_| is_newer && self.id.is_some()) {
@@ -102,10 +146,10 @@ impl<'a> Look<'a> {
 
     /// What a request of the newer era must bring, and this one does not.
     fn lacks(&self) -> Option<&'static str> {
-        match self.meta() {
-            Some(Meta { version: Some(_), capabilities: Some(_) }) => None,
-            Some(Meta { version: Some(_), .. }) => Some("io.modelcontextprotocol/clientCapabilities"),
-            Some(_) | None => Some("io.modelcontextprotocol/protocolVersion"),
+        match (&self.version, self.has_capabilities) {
+            (Some(_), true) => None,
+            (Some(_), false) => Some("io.modelcontextprotocol/clientCapabilities"),
+            (None, _) => Some("io.modelcontextprotocol/protocolVersion"),
         }
     }
 
@@ -115,17 +159,16 @@ impl<'a> Look<'a> {
             (None, _) => Some(format!("the header {name} is missing")),
             (Some(_), _) => Some(format!("the header {name} does not say what the request says")),
         };
-        let method = self.method.as_ref().map(|method| &*method.0);
-        let version = differs("MCP-Protocol-Version", headers.version, self.version());
+        let method = self.method.as_deref();
+        let version = differs("MCP-Protocol-Version", headers.version, self.version.as_deref());
         version.or_else(|| differs("Mcp-Method", headers.method, method)).or_else(|| {
-            let params = self.params();
             let named = match method? {
-                "tools/call" | "prompts/get" => params?.name.as_ref(),
-                "resources/read" => params?.uri.as_ref(),
+                "tools/call" | "prompts/get" => self.name.as_deref(),
+                "resources/read" => self.uri.as_deref(),
                 _ => None,
             };
             // One that the request lacks is told of by its dialect.
-            named.and_then(|named| differs("Mcp-Name", headers.name, Some(&named.0)))
+            named.and_then(|named| differs("Mcp-Name", headers.name, Some(named)))
         })
     }
 }
@@ -220,7 +263,8 @@ mod tests {
     };
 
     fn why(text: &str, headers: Headers<'_>) -> Option<String> {
-        let mismatch = Look::at(text).mismatch(headers)?;
+        let read = Read::at(text);
+        let mismatch = read.look().mismatch(headers)?;
         assert!(mismatch.contains("\"code\":-32020"), "{mismatch}");
         Some(mismatch.split("\"message\":\"").nth(1)?.trim_end_matches("\"}}").to_owned())
     }
@@ -242,6 +286,19 @@ mod tests {
         for odd in ["=?base64?!?=", "=?base64?Z3LDvMOf=?=", "=?base64?Z3LDvMO?=", "=?base64?Z3LDvM===?="] {
             assert_eq!(why(CALL, Headers { name: Some(odd), ..HEAD }), differs("Mcp-Name"), "{odd}");
         }
+    }
+
+    #[test]
+    fn what_a_dialect_reads_otherwise_is_held_against_its_headers_as_ever() {
+        let wrong = |text: &str| why(text, HEAD).is_some();
+        let version = "\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",";
+        assert!(!wrong(CALL));
+        assert!(wrong(&CALL.replace(version, &format!("{version}{version}"))), "a version twice");
+        let reads = CALL.replace("tools/call", "resources/read").replace("\"name\"", "\"uri\"");
+        let read = |text: &str| why(text, Headers { method: Some("resources/read"), ..HEAD });
+        assert_eq!(read(&reads), None);
+        assert!(read(&reads.replace("grüß", "other")).is_some());
+        assert!(read(&reads.replace("\"grüß\"", "5")).is_some(), "a `uri` that is no string");
     }
 
     #[test]
@@ -288,7 +345,7 @@ mod tests {
         let mismatch = |meta: &str| {
             let text =
                 format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{{{meta}}}}}");
-            Look::at(&text).mismatch(Headers { method: Some("tools/list"), ..HEAD })
+            Read::at(&text).look().mismatch(Headers { method: Some("tools/list"), ..HEAD })
         };
         let lacks = |what: &str| {
             Some(format!(
@@ -299,6 +356,8 @@ mod tests {
         assert_eq!(mismatch("\"_meta\":{}"), lacks("protocolVersion"));
         let version = "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}";
         assert_eq!(mismatch(version), lacks("clientCapabilities"));
+        let none = version.replace('}', ",\"io.modelcontextprotocol/clientCapabilities\":null}");
+        assert_eq!(mismatch(&none), lacks("clientCapabilities"));
     }
 
     #[test]

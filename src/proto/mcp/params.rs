@@ -89,6 +89,8 @@ pub(super) struct Meta<'a> {
     pub(super) resume: bool,
     /// Members that are not known to be inert, as one JSON object: part of the call's key.
     pub(super) extra: Option<String>,
+    /// A member that headers speak of, or depend on, is there twice: the last one counts.
+    pub(super) repeats: bool,
 }
 
 /// Reads parameters; the error is a text for the client.
@@ -128,9 +130,13 @@ impl<'de> Fill<'de> for Meta<'de> {
                 let token: &'de RawValue = map.next_value()?;
                 self.progress = Some(token.get());
             }
-            "io.modelcontextprotocol/protocolVersion" => self.version = Some(map.next_value()?),
+            "io.modelcontextprotocol/protocolVersion" => {
+                self.repeats |= self.version.is_some();
+                self.version = Some(map.next_value()?);
+            }
             "io.modelcontextprotocol/clientCapabilities" => {
                 let capabilities: &'de RawValue = map.next_value()?;
+                self.repeats |= self.capabilities.is_some();
                 self.capabilities = Some(capabilities.get());
             }
             // They say who calls and how it is traced, not what is asked.
