@@ -284,7 +284,11 @@ async fn a_storm_of_questions_is_bounded_and_holds_up_nobody() {
         open.push(client.question().await);
     }
     assert_eq!(client.text("fake__echo", json!({"text": "meanwhile"})).await, "meanwhile");
-    assert!(client.wire.unasked().is_empty(), "no more than 16 at once");
+    // What waits to be asked may go to the echo, which ends: then it was withdrawn.
+    let told = client.wire.unasked();
+    let is_open = |id: &Value| !told.iter().any(|message| message["params"]["requestId"] == *id);
+    let more: Vec<_> = told.iter().filter(|message| message.get("id").is_some_and(is_open)).collect();
+    assert!(more.is_empty(), "no more than 16 at once: {more:?}");
     for question in open {
         client.says(&question, json!({"action": "accept"})).await;
     }

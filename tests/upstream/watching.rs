@@ -21,9 +21,7 @@ async fn watched(client: &mut Client) -> Value {
 
 async fn watches(client: &mut Client, wanted: &Value) {
     crate::support::within("what is watched", async {
-        while watched(client).await != *wanted {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
+        while watched(client).await != *wanted {}
     })
     .await;
 }
