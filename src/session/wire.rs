@@ -16,6 +16,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::outbox::Outbox;
 
+mod plain;
+
 /// What is read at once. Larger messages come in several reads.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -29,12 +31,16 @@ thread_local! {
 /// One WebSocket.
 pub struct Wire<S> {
     stream: S,
-    protocol: WebSocketContext,
+    /// Apart: most messages come and go without it.
+    protocol: Box<WebSocketContext>,
     /// What came behind the last message, and how much of it was handed over.
     unread: Vec<u8>,
     handed_over: usize,
     /// So much of a frame that was begun has not come yet.
     missing: u64,
+    /// A message was begun whose last frame has not come yet.
+    in_pieces: bool,
+    message_bytes: usize,
     /// A close frame came, or ours was answered: what waits is written, then it is over.
     closed: bool,
     /// What goes out.
@@ -81,10 +87,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             .max_frame_size(Some(message_bytes));
         Self {
             stream,
-            protocol: WebSocketContext::new(Role::Server, Some(config)),
+            protocol: Box::new(WebSocketContext::new(Role::Server, Some(config))),
             unread: came,
             handed_over: 0,
             missing: 0,
+            in_pieces: false,
+            message_bytes,
             closed: false,
             outbox,
             written: 0,
@@ -164,12 +172,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let Some(frame) = frame.filter(|_| !rest.is_empty()) else { return (taken, None) };
             let given = rest.get(..usize::try_from(frame).unwrap_or(usize::MAX)).unwrap_or(rest);
             taken += given.len();
+            if self.missing == 0 {
+                let is_whole = u64::try_from(given.len()).is_ok_and(|given| given == frame);
+                if is_whole
+                    && !self.in_pieces
+                    && let Some(text) = plain::text(given, self.message_bytes)
+                {
+                    return (taken, Some(Ok(Message::Text(text))));
+                }
+                self.begins(given);
+            }
             self.missing = frame.saturating_sub(u64::try_from(given.len()).unwrap_or(u64::MAX));
             let mut between = Between { came: given, ended: false, outbox: &mut self.outbox };
             match self.protocol.read(&mut between) {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
                 message => return (taken, Some(message)),
             }
+        }
+    }
+
+    /// Remembers whether this frame leaves its message in pieces; those of the protocol itself are none of it.
+    fn begins(&mut self, frame: &[u8]) {
+        let first = frame.first().copied().unwrap_or_default();
+        let is_control = first & 0x08 != 0;
+        if !is_control {
+            self.in_pieces = first & 0x80 == 0;
         }
     }
 
