@@ -237,19 +237,21 @@ fn switch(
         let Some((stream, came)) = taken_over(upgraded) else { return };
         let admitted = principal.is_some();
         let mut caller = hub.new_caller(principal.unwrap_or_else(|| Arc::clone(hub.auth.nobody())));
+        // A task of its own, which carries nothing of the way here; the connection counts until its session has ended.
+        let tasks = hub.tasks.clone();
         match door {
             Door::Mcp => {
                 // The op protocol brings its key in its hello, once it is known who speaks.
                 caller.attachment = session_key.and_then(|key| hub.attach(&caller, key));
-                session::serve(stream, came, Mcp::default(), hub, caller).await;
+                let session = session::serve(stream, came, Mcp::default(), hub, caller).keeping(connection);
+                tasks.spawn(TaskKind::Session, session);
             }
             Door::Op => {
                 let op = Op::new(caller.session.id, admitted);
-                session::serve(stream, came, op, hub, caller).await;
+                let session = session::serve(stream, came, op, hub, caller).keeping(connection);
+                tasks.spawn(TaskKind::Session, session);
             }
         }
-        // The connection counts until its session has ended.
-        drop(connection);
     });
     answer
 }

@@ -261,7 +261,7 @@ pub struct Ticket {
 }
 
 /// One language of clients.
-pub trait Dialect: Send + 'static {
+pub trait Dialect: Send + Unpin + 'static {
     /// Reads a text frame.
     fn read<'a>(&mut self, text: &'a str, view: &View<'_>) -> Request<'a>;
 
@@ -418,7 +418,8 @@ pub fn push_usage(out: &mut String, usage: Usage) {
 
 /// Appends a span in milliseconds, with microseconds behind the point.
 pub fn push_ms(out: &mut String, span: Duration) {
-    let micros = span.as_micros();
+    // Wide numbers are slow to write.
+    let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     let mut digits = itoa::Buffer::new();
     out.push_str(digits.format(micros / 1000));
     let rest = micros % 1000;

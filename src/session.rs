@@ -27,8 +27,10 @@ mod listening;
 mod outbox;
 mod paced;
 mod pulse;
+mod serving;
 mod stalled;
 mod take_back;
+mod telling;
 mod under_way;
 mod wire;
 
@@ -39,7 +41,9 @@ use line::{Line, Next};
 pub use outbox::Outbox;
 pub use paced::Paced;
 use pulse::{Beat, Pulse};
+pub use serving::Serving;
 use stalled::Stalled;
+use telling::{send, tell};
 use under_way::{CallUnderWay, UnderWay};
 #[doc(hidden)]
 pub use wire::Wire;
@@ -53,9 +57,6 @@ const CALLS_UNDER_WAY: usize = 1024;
 /// How long a peer with a full queue may take to read on, before it is closed as one that does not read.
 const DOES_NOT_READ: Duration = Duration::from_secs(5);
 
-/// Above this many bytes waiting, progress is dropped: it is the client's own slowness, and results come first.
-const PROGRESS_BACKLOG_BYTES: usize = 256 * 1024;
-
 /// An answer longer than this is not written into the buffer that is kept for the next one.
 const SPARE_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -65,7 +66,7 @@ thread_local! {
 }
 
 /// Serves the WebSocket of a connection that was upgraded, until it ends; `came` was read behind the upgrade.
-pub async fn serve<S, D>(stream: S, came: Vec<u8>, dialect: D, hub: Arc<Hub>, caller: Caller)
+pub fn serve<S, D>(stream: S, came: Vec<u8>, dialect: D, hub: Arc<Hub>, caller: Caller) -> Serving<S, D>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
@@ -74,7 +75,7 @@ where
     let changes = Changes::new(&hub.calls);
     let pulse = Pulse::new(dialect.awaits_hello());
     let outbox = Outbox::new(hub.limits.write_queue_bytes);
-    let mut session = Session {
+    let session = Session {
         line: Line::new(hub.limits.frame_bytes),
         wire: Wire::new(stream, came, hub.limits.frame_bytes, outbox),
         dialect,
@@ -87,10 +88,10 @@ where
         subscriptions: Vec::new(),
         pulse,
         read_in_a_row: 0,
+        has_read_all: false,
         stalled: None,
     };
-    let end = std::future::poll_fn(|cx| session.poll_end(cx)).await;
-    session.good_bye(end).await;
+    Serving::of(session)
 }
 
 struct Session<S, D> {
@@ -107,6 +108,8 @@ struct Session<S, D> {
     subscriptions: Vec<Subscription>,
     pulse: Pulse,
     read_in_a_row: usize,
+    /// Whatever came since the task was woken has been read: more of it wakes the task again.
+    has_read_all: bool,
     /// The peer has as much waiting as it may.
     stalled: Option<Stalled>,
 }
@@ -133,6 +136,8 @@ where
 {
     /// Lets things happen until one of them is the end.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.has_read_all = false;
+        self.pulse.woken();
         loop {
             let event = ready!(self.event(cx));
             if let Some(end) = self.handle(event, cx) {
@@ -153,13 +158,16 @@ where
         }
         self.stalled = None;
         let enough = self.read_in_a_row >= READ_BATCH;
-        if !enough && let Poll::Ready(message) = self.wire.poll_message(cx) {
-            self.read_in_a_row += 1;
-            return Poll::Ready(match message {
-                Some(Ok(message)) => Event::Frame(message),
-                Some(Err(error)) => Event::Over(broken(&error)),
-                None => Event::Over(End::Gone),
-            });
+        if !enough && !self.has_read_all {
+            if let Poll::Ready(message) = self.wire.poll_message(cx) {
+                self.read_in_a_row += 1;
+                return Poll::Ready(match message {
+                    Some(Ok(message)) => Event::Frame(message),
+                    Some(Err(error)) => Event::Over(broken(&error)),
+                    None => Event::Over(End::Gone),
+                });
+            }
+            self.has_read_all = true;
         }
         if !self.under_way.is_empty()
             && let Poll::Ready(place) = self.under_way.poll_due(cx)
@@ -235,9 +243,10 @@ where
                     Some((call, News::Withdrawn(id))) => {
                         asking::withdraw(&mut self.wire.outbox, &self.dialect, call, id);
                     }
-                    Some((_, News::Answer(answer))) => {
-                        let call = self.under_way.remove(place);
-                        self.answer(&call, &answer);
+                    Some((call, News::Answer(answer))) => {
+                        self.pulse.is(call.waiter.received() + answer.spent.total);
+                        answer_call(&mut self.wire.outbox, &self.dialect, &mut self.line, call, &answer);
+                        self.under_way.remove(place);
                     }
                     None => {}
                 }
@@ -390,7 +399,7 @@ where
         let call = Call { id, tool: &tool, arguments: &arguments, extra: extra.as_deref(), options };
         let continues = continues.as_ref().map(Continued::continues);
         match self.hub.calls.resubmit(&self.caller, call, continues) {
-            Submitted::Answered(answer) => self.say(&ticket, &answer),
+            Submitted::Answered(answer) => say(&mut self.wire.outbox, &self.dialect, &ticket, &answer),
             Submitted::Waiting(waiter) => {
                 if ticket.progress.is_some() {
                     self.pulse.wants_heartbeat();
@@ -402,34 +411,9 @@ where
                 if waiter.counts_steps() {
                     ticket.numbers.leave_room();
                 }
-                let began = waiter.received();
-                self.under_way.insert(CallUnderWay {
-                    waiter,
-                    ticket,
-                    began,
-                    told_at: began,
-                    asked: Vec::new(),
-                });
+                let told_at = waiter.received();
+                self.under_way.insert(CallUnderWay { waiter, ticket, told_at, asked: Vec::new() });
             }
-        }
-    }
-
-    fn answer(&mut self, call: &CallUnderWay, answer: &Answer) {
-        if call.ticket.in_turn {
-            self.line.leave();
-        }
-        asking::withdraw_all(&mut self.wire.outbox, &self.dialect, &call.asked);
-        self.say(&call.ticket, answer);
-    }
-
-    fn say(&mut self, ticket: &Ticket, answer: &Answer) {
-        let mut text = SPARE_ANSWER.take();
-        if self.dialect.answer(ticket, answer, &mut text) {
-            self.wire.outbox.push(&text);
-        }
-        if text.capacity() <= SPARE_ANSWER_BYTES {
-            text.clear();
-            SPARE_ANSWER.set(text);
         }
     }
 
@@ -448,7 +432,7 @@ where
             Beat::CallsEnd => {
                 let (ended, next) = self.under_way.give_up(Instant::now());
                 for (call, answer) in ended {
-                    self.answer(&call, &answer);
+                    answer_call(&mut self.wire.outbox, &self.dialect, &mut self.line, &call, &answer);
                 }
                 if let Some(next) = next {
                     self.pulse.calls_end_at(next);
@@ -457,36 +441,30 @@ where
             }
         }
     }
-
-    /// Tells every waiting caller that its call lives, if it was told nothing for a while.
-    fn heartbeat(&mut self) {
-        let now = Instant::now();
-        for call in self.under_way.iter_mut() {
-            if call.ticket.progress.is_some()
-                && now.saturating_duration_since(call.told_at) >= pulse::HEARTBEAT
-            {
-                let running = now.saturating_duration_since(call.began).as_secs();
-                tell(&mut self.wire.outbox, &self.dialect, call, &format!("still running after {running} s"));
-            }
-        }
-        if !self.under_way.is_empty() {
-            self.pulse.wants_heartbeat();
-        }
-    }
 }
 
-fn tell<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, message: &str) {
-    let progress = Progress { number: call.ticket.numbers.rise(), total: None, message };
-    send(outbox, dialect, call, &progress);
+fn answer_call<D: Dialect>(
+    outbox: &mut Outbox,
+    dialect: &D,
+    line: &mut Line,
+    call: &CallUnderWay,
+    answer: &Answer,
+) {
+    if call.ticket.in_turn {
+        line.leave();
+    }
+    asking::withdraw_all(outbox, dialect, &call.asked);
+    say(outbox, dialect, &call.ticket, answer);
 }
 
-fn send<D: Dialect>(outbox: &mut Outbox, dialect: &D, call: &mut CallUnderWay, progress: &Progress<'_>) {
-    if outbox.bytes() > PROGRESS_BACKLOG_BYTES {
-        return;
-    }
-    call.told_at = Instant::now();
-    if let Some(text) = dialect.progress(&call.ticket, progress) {
+fn say<D: Dialect>(outbox: &mut Outbox, dialect: &D, ticket: &Ticket, answer: &Answer) {
+    let mut text = SPARE_ANSWER.take();
+    if dialect.answer(ticket, answer, &mut text) {
         outbox.push(&text);
+    }
+    if text.capacity() <= SPARE_ANSWER_BYTES {
+        text.clear();
+        SPARE_ANSWER.set(text);
     }
 }
 

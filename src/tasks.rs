@@ -1,9 +1,12 @@
 //! Every task of the daemon starts here: named, counted, and drained within a bound.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use crate::deadline::{Deadline, Passed};
@@ -91,6 +94,24 @@ impl Drop for Alive {
     }
 }
 
+pin_project! {
+    /// A task's work, and nothing that has to be looked at before it: the state of an `async` block would stand behind the
+    /// work, far from where it begins, and be fetched for each poll.
+    struct Counted<F> {
+        #[pin]
+        work: F,
+        _alive: Alive,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Counted<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().work.poll(cx)
+    }
+}
+
 impl Tasks {
     /// Starts a task. A panic in it ends that task alone; its guards answer whoever waits for it.
     pub fn spawn<F>(&self, kind: TaskKind, work: F) -> sync::AbortHandle
@@ -101,10 +122,7 @@ impl Tasks {
             live.fetch_add(1, Ordering::AcqRel);
         }
         let alive = Alive { counts: Arc::clone(&self.counts), kind };
-        sync::spawn(async move {
-            let _alive = alive;
-            work.await;
-        })
+        sync::spawn(Counted { work, _alive: alive })
     }
 
     /// How many tasks of `kind` live.

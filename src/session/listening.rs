@@ -10,8 +10,9 @@ use crate::door::Subscription;
 use crate::proto::unasked::{List, Lists, Unasked, Wanted};
 use crate::proto::{CallFrame, Dialect, Ticket, one_spelling};
 use crate::provider::upstream::Server;
+use crate::session::Session;
 use crate::session::outbox::Outbox;
-use crate::session::{PROGRESS_BACKLOG_BYTES, Session};
+use crate::session::telling::PROGRESS_BACKLOG_BYTES;
 
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS: usize = 32;

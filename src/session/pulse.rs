@@ -49,6 +49,9 @@ pub(super) struct Pulse {
     calls_end: Option<Instant>,
     /// What the timer stands at.
     aimed: Instant,
+    /// The clock, if it was read since the task was woken: the timer itself lies elsewhere, and is looked at only if it may
+    /// have fired.
+    now: Option<Instant>,
     /// The timer was moved, and not looked at since.
     moved: bool,
 }
@@ -66,15 +69,27 @@ impl Pulse {
             heartbeat: None,
             calls_end: None,
             aimed: now,
+            now: None,
             moved: true,
         };
         pulse.aim();
         pulse
     }
 
+    /// The task was woken, nobody knows when.
+    pub(super) fn woken(&mut self) {
+        self.now = None;
+    }
+
+    /// It is this late.
+    pub(super) fn is(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
     /// The peer sent something.
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
+        self.is(self.heard);
     }
 
     /// The peer said hello.
@@ -101,9 +116,10 @@ impl Pulse {
         }
     }
 
-    /// Whether the timer is to be looked at: it was moved, or has fired.
+    /// Whether the timer is to be looked at: it was moved, or may have fired. One that woke the task had fired before the
+    /// clock was read, and does not fire early.
     pub(super) fn is_due(&self) -> bool {
-        self.moved || self.timer.is_elapsed()
+        self.moved || self.now.map_or_else(|| self.timer.is_elapsed(), |now| now >= self.aimed)
     }
 
     fn due(&self) -> Instant {

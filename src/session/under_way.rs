@@ -15,21 +15,23 @@ use crate::proto::Ticket;
 pub(super) struct CallUnderWay {
     pub(super) waiter: Waiter,
     pub(super) ticket: Ticket,
-    pub(super) began: Instant,
+    /// When its caller was last told something.
     pub(super) told_at: Instant,
     /// Questions that its client was asked and has not answered.
     pub(super) asked: Vec<QuestionId>,
 }
 
 /// The place whose call wakes the session itself. Most connections have one call under way at most: it needs no list of
-/// who was woken, only a look whenever the session was.
+/// who was woken, only a look whenever the session was, and lies where the session does.
 const FIRST: usize = 0;
 
 /// The calls of one connection.
 #[derive(Default)]
 pub(super) struct UnderWay {
-    calls: Slab<CallUnderWay>,
-    /// A waker for each place but the first, kept for the next call that takes it.
+    first: Option<CallUnderWay>,
+    /// Those at the places behind it.
+    others: Slab<CallUnderWay>,
+    /// A waker for each of their places, kept for the next call that takes it.
     wakers: Vec<Waker>,
     woken: Arc<Woken>,
     /// Places that were woken and are still to be looked at.
@@ -73,26 +75,27 @@ impl Wake for PlaceWaker {
 
 impl UnderWay {
     pub(super) fn len(&self) -> usize {
-        self.calls.len()
+        usize::from(self.first.is_some()) + self.others.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
+        self.first.is_none() && self.others.is_empty()
     }
 
     /// The call with this id of the client's, among those that are answered in turn or among the others. A connection has few calls under way, so looking through them beats
     /// keeping a map.
     pub(super) fn find(&self, id: &str, in_turn: bool) -> Option<&CallUnderWay> {
-        let mut calls = self.calls.iter().map(|(_, call)| call);
+        let mut calls = self.iter();
         calls.find(|call| call.ticket.in_turn == in_turn && call.ticket.id.as_deref() == Some(id))
     }
 
     pub(super) fn insert(&mut self, call: CallUnderWay) {
-        let place = self.calls.insert(call);
-        if place == FIRST {
+        if self.first.is_none() {
+            self.first = Some(call);
             self.first_is_due = true;
             return;
         }
+        let place = self.others.insert(call) + 1;
         while self.wakers.len() < place {
             let waker = PlaceWaker { woken: Arc::clone(&self.woken), place: self.wakers.len() + 1 };
             self.wakers.push(Waker::from(Arc::new(waker)));
@@ -100,14 +103,16 @@ impl UnderWay {
         self.due.push(place);
     }
 
-    /// Takes out the call at this place, which has ended.
-    pub(super) fn remove(&mut self, place: usize) -> CallUnderWay {
-        let call = self.calls.remove(place);
-        if self.calls.is_empty() && self.wakers.len() > 8 {
+    /// Lets go of the call at this place, which has ended.
+    pub(super) fn remove(&mut self, place: usize) {
+        match place.checked_sub(1) {
+            None => self.first = None,
+            Some(other) => drop(self.others.try_remove(other)),
+        }
+        if self.wakers.len() > 8 && self.is_empty() {
             // A burst is over: an idle connection keeps no memory for it.
             *self = Self::default();
         }
-        call
     }
 
     /// The call whose client was asked this.
@@ -115,25 +120,28 @@ impl UnderWay {
         self.iter_mut().find(|call| call.asked.contains(&id))
     }
 
+    fn iter(&self) -> impl Iterator<Item = &CallUnderWay> {
+        self.first.iter().chain(self.others.iter().map(|(_, call)| call))
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut CallUnderWay> {
-        self.calls.iter_mut().map(|(_, call)| call)
+        self.first.iter_mut().chain(self.others.iter_mut().map(|(_, call)| call))
     }
 
     /// Takes out every call whose own deadline has come, with its answer; says when the next one's comes.
     pub(super) fn give_up(&mut self, now: Instant) -> (Vec<(CallUnderWay, Answer)>, Option<Instant>) {
-        let late: Vec<_> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| call.waiter.until() <= now)
-            .map(|(place, _)| place)
-            .collect();
-        let ended = late.into_iter().map(|place| {
-            let mut call = self.calls.remove(place);
+        let is_late = |call: &CallUnderWay| call.waiter.until() <= now;
+        let mut late: Vec<_> = self.first.take_if(|call| is_late(call)).into_iter().collect();
+        let others = self.others.iter().filter(|(_, call)| is_late(call)).map(|(place, _)| place);
+        for place in others.collect::<Vec<_>>() {
+            late.extend(self.others.try_remove(place));
+        }
+        let ended = late.into_iter().map(|mut call| {
             let answer = call.waiter.give_up();
             (call, answer)
         });
         let ended: Vec<_> = ended.collect();
-        (ended, self.calls.iter().map(|(_, call)| call.waiter.until()).min())
+        (ended, self.iter().map(|call| call.waiter.until()).min())
     }
 
     /// The session waits to be woken.
@@ -143,7 +151,7 @@ impl UnderWay {
 
     /// The next place that is to be looked at.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        if std::mem::take(&mut self.first_is_due) && self.calls.contains(FIRST) {
+        if std::mem::take(&mut self.first_is_due) && self.first.is_some() {
             return Poll::Ready(FIRST);
         }
         if self.wakers.is_empty() {
@@ -167,8 +175,10 @@ impl UnderWay {
 
     /// What there is to tell of the call at this place.
     pub(super) fn look(&mut self, place: usize, cx: &mut Context<'_>) -> Option<(&mut CallUnderWay, News)> {
-        let call = self.calls.get_mut(place)?;
-        let waker = place.checked_sub(1).map_or(Some(cx.waker()), |place| self.wakers.get(place))?;
+        let (call, waker) = match place.checked_sub(1) {
+            None => (self.first.as_mut()?, cx.waker()),
+            Some(other) => (self.others.get_mut(other)?, self.wakers.get(other)?),
+        };
         let Poll::Ready(news) = call.waiter.poll_news(&mut Context::from_waker(waker)) else { return None };
         if let News::Text(_) | News::Step(_) | News::Logged(_) | News::Question(..) | News::Withdrawn(_) =
             news
