@@ -238,6 +238,7 @@ impl Lifecycle {
     }
 
     /// A waiter is done: its one terminal record.
+    #[inline]
     pub fn ended(&self, record: Record) {
         let counter = match record.terminal {
             Terminal::Completed => &self.counts.completed,

@@ -96,6 +96,7 @@ impl Watch {
     }
 
     /// A call has ended; `place` is what [`Watch::began`] said, where it was under way.
+    #[inline]
     pub(super) fn ended(&self, record: Record, place: Option<usize>) {
         if let Some(place) = place {
             let active = self.active.lock().try_remove(place);

@@ -35,12 +35,14 @@ impl Ring {
     }
 
     /// Puts a record in the oldest one's place.
-    pub(super) fn push(&self, record: Record) {
+    #[inline]
+    pub(super) fn push(&self, mut record: Record) {
         let id = record.request.random();
         let mut slots = self.slots.lock();
         let place = slots.next;
         let oldest = if let Some(oldest) = slots.records.get_mut(place) {
-            Some(std::mem::replace(oldest, record))
+            std::mem::swap(oldest, &mut record);
+            Some(record)
         } else {
             slots.records.push(record);
             None
