@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,7 @@ use crate::phase::Phase;
 use crate::provider::Job;
 use crate::tasks::{TaskKind, Tasks};
 use crate::tool::place::{Composite, Place};
-use crate::tool::{Asked, Dedup, Effect, Registry, Tool, Unprepared, Work};
+use crate::tool::{Asked, Dedup, Registry, Tool, Unprepared, Work};
 
 mod asking;
 mod attempts;
@@ -52,18 +51,19 @@ pub mod waiter;
 pub mod watch;
 
 pub use caller::{Caller, ClientSession, Principal, SessionEnded};
-pub use options::{Call, Options};
+pub use options::{Call, METADATA_BYTES, Options};
 pub use outcome::{CallError, Code, Full, Outcome};
 pub use parked::Continues;
 pub use queue::Priority;
 pub use waiter::{Answer, Bounds, CancelHandle, News, Waiter};
 
 use attempts::Progress;
+use boarding::Joins;
 use cache::OutcomeCache;
 use children::Opener;
 use desk::Desk;
 use fallback::Fallback;
-use flight::{About, Boarding, FlightRules};
+use flight::{About, Boarding, FlightRules, Unread};
 use flights::{Flights, RunGuard};
 use invoke::InLane;
 use key::{CallKey, Digester};
@@ -75,9 +75,6 @@ use reattach::{Attached, Attachments};
 use settle::settle;
 use waiter::Arrival;
 use watch::Watch;
-
-/// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
-pub const METADATA_BYTES: usize = 10_240;
 
 /// How long work may take that winds down by itself.
 const WINDING_DOWN: Duration = Duration::from_secs(15);
@@ -102,6 +99,15 @@ pub struct Calls {
     rules: FlightRules,
     patience: Duration,
     tasks: Tasks,
+}
+
+/// A call on its way in.
+struct Came<'a> {
+    arrival: Arrival,
+    /// What speaks for calls that are written the same; `None`: its arguments do not say all that it asks.
+    unread: Option<Unread<'a>>,
+    /// It was counted as one of its principal's.
+    is_counted: bool,
 }
 
 /// What a Run goes through.
@@ -228,7 +234,7 @@ impl Calls {
         })
     }
 
-    /// Admission, key and flight; then the Run is polled once, and needs a task only if it is not ready.
+    /// A call that is written as one before finds its flight or its outcome so; every other is read.
     fn take_in(
         &self,
         caller: &Caller,
@@ -238,24 +244,52 @@ impl Calls {
         origin: Origin<'_>,
         (request, received): (RequestId, Instant),
     ) -> Result<Submitted, CallError> {
-        let arguments = parse(call.arguments)?;
+        let arrival = self.arrival(caller, &call, (request, received));
+        let says_all = origin.is_plain() && call.extra.is_none();
+        let unread = says_all.then(|| Unread {
+            principal: caller.principal.id,
+            session: caller.session.id,
+            tool: tool.id,
+            dedup: call.options.dedup,
+            offer: offer.generation,
+            text: call.arguments,
+        });
+        let mut is_counted = false;
+        if let Some(unread) = &unread
+            && !call.options.resume
+            && !self.path.lifecycle.draining()
+        {
+            match self.join_unread(caller, &call, unread, arrival)? {
+                Joins::Yes(submitted) => return Ok(submitted),
+                Joins::Counted => is_counted = true,
+                Joins::No => {}
+            }
+        }
+        self.read(caller, offer, tool, call, origin, Came { arrival, unread, is_counted })
+    }
+
+    /// Admission, key and flight; then the Run is polled once, and needs a task only if it is not ready.
+    fn read(
+        &self,
+        caller: &Caller,
+        offer: &Offer,
+        tool: &Arc<Tool>,
+        call: Call<'_>,
+        origin: Origin<'_>,
+        Came { arrival, unread, is_counted }: Came<'_>,
+    ) -> Result<Submitted, CallError> {
+        let Arrival { request, principal, received, priority, can, .. } = arrival;
+        let arguments = call.document()?;
         tool.check(&arguments)?;
         let tool = tool.asked_for(&arguments);
         if let Work::Builtin(builtin) = tool.work {
-            let reply = builtin.answer(&arguments, caller.principal.id, offer.registry.catalog(), self)?;
+            let reply = builtin.answer(&arguments, principal, offer.registry.catalog(), self)?;
             let answer = Answer::at_once(request, received, Role::Leader, None, Ok(Arc::new(reply)));
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         let (canonical, digest) = self.digester.digest(call.arguments, call.extra)?;
-        let priority = call.options.priority.max(caller.principal.ceiling);
-        let options = Options { priority, ..call.options };
-        let patience = options.timeout.map_or(self.patience, |asked| asked.min(self.patience));
-        let principal = caller.principal.id;
-        let Options { bounds, wants_text, log, can, .. } = options;
-        let arrival =
-            Arrival { request, principal, received, patience, priority, bounds, wants_text, log, can };
         let attached = Attached::of(caller, call.id);
-        if options.resume
+        if call.options.resume
             && let Some(waiter) = self.resume(attached.as_ref(), tool, &canonical, arrival)?
         {
             self.path.lifecycle.resumed();
@@ -270,7 +304,7 @@ impl Calls {
         if self.path.lifecycle.draining() {
             return Err(CallError::ShuttingDown);
         }
-        let metadata = metadata(call.extra)?;
+        let metadata = call.metadata()?;
         let asked = Asked {
             arguments,
             text: call.arguments,
@@ -290,12 +324,11 @@ impl Calls {
             }
         };
         let ordinal = origin.ordinal(tool, prepared.place)?;
-        if !origin.is_child() {
-            let taken = caller.principal.take_call(received);
-            taken.inspect_err(|_| self.path.lifecycle.rate_limited(&caller.principal.name))?;
+        if !origin.is_child() && !is_counted {
+            self.count_call(caller, received)?;
         }
         // One that goes on with another is like no other.
-        let policy = if continues.is_some() { Dedup::Off } else { options.dedup.unwrap_or(tool.dedup) };
+        let policy = if continues.is_some() { Dedup::Off } else { call.options.dedup.unwrap_or(tool.dedup) };
         let definition = prepared.definition;
         let key = |session| CallKey { principal, session, tool: tool.id, definition, ordinal, digest };
         let key = match policy {
@@ -307,13 +340,12 @@ impl Calls {
         let (fallbacks, timeout) = Fallback::of(&*prepared.job, offer, tool, rung);
         let provider = Arc::clone(desk.name());
         let keep = self.flights.cache().keeps(policy, tool);
-        // One that cannot be delivered whole goes through a flight, which keeps it to be collected; so does a write's
-        // whose caller may come back for it, since a write is never done again.
-        let through_flight = attached.is_some() && tool.effect == Effect::Write;
-        let kept = self.flights.cache().answers(keep, key, &canonical);
-        if let Some(outcome) = kept.filter(|outcome| !through_flight && !bounds.are_passed_by(outcome)) {
-            self.path.lifecycle.cache_hit();
-            let answer = Answer::at_once(request, received, Role::Cache, Some(provider), outcome);
+        if let Some(outcome) = self.flights.cache().answers(keep, key, &canonical)
+            && let Some(answer) = self.kept_answer(tool, &provider, arrival, attached.is_some(), outcome)
+        {
+            if let (Some(unread), Some(key)) = (unread.filter(|_| prepared.is_settled), key) {
+                self.flights.was_kept(&unread, key, &canonical, (tool, &provider));
+            }
             return Ok(Submitted::Answered(self.recorded(caller, tool, answer)));
         }
         let boarding = Boarding {
@@ -329,13 +361,14 @@ impl Calls {
             until: arrival.until(),
             can,
         };
+        let is_settled = prepared.is_settled;
         let (job, place, desk) = (prepared.job, prepared.place, Arc::clone(desk));
         let run = |guard| {
             let stop = job.winds_down().then(CancellationToken::new);
             let place = self.runs_at(place, (desk, rung, fallbacks, stop), caller, origin);
             Run { guard, job, place, caller: caller.clone() }
         };
-        let waiter = self.board(boarding, arrival, attached, run)?;
+        let waiter = self.board(boarding, arrival, attached, unread.filter(|_| is_settled), run)?;
         Ok(waiter.submitted())
     }
 
@@ -398,20 +431,6 @@ impl Calls {
 pub fn no_such_tool(registry: &Registry, principal: &Principal, name: &str) -> CallError {
     let near = registry.near(name, |tool| principal.allows(tool));
     CallError::NoSuchTool { name: name.chars().take(64).collect(), near }
-}
-
-/// A call's arguments as a document; an absent one is an empty object.
-fn parse(arguments: &str) -> Result<Value, CallError> {
-    serde_json::from_str(arguments)
-        .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
-}
-
-/// What a request brings beside its arguments, to be kept with its Execution.
-fn metadata(extra: Option<&str>) -> Result<Option<Box<str>>, CallError> {
-    match extra.map(str::len) {
-        Some(bytes) if bytes > METADATA_BYTES => Err(CallError::Metadata { bytes, limit: METADATA_BYTES }),
-        Some(_) | None => Ok(extra.map(Into::into)),
-    }
 }
 
 /// A Run from its start to its landing. Its guard lands it if this future panics or is dropped.

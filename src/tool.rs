@@ -132,8 +132,8 @@ pub struct Asked<'a> {
 
 /// Work of a tool that is not the registry's own.
 pub trait CustomWork: Send + Sync + std::fmt::Debug {
-    /// Makes ready to do what is asked. It runs for each call that is admitted, joined or not: it does not wait, and
-    /// asks nobody. The registry mixes the tool's own definition into what it returns.
+    /// Makes ready to do what is asked. It runs for each call that is read, whether it joins another or not: it does not
+    /// wait, and asks nobody. The registry mixes the tool's own definition into what it returns.
     ///
     /// # Errors
     /// Arguments that fit the schema and still make no sense, or whose answer needs no work.

@@ -28,9 +28,12 @@ mod seats;
 mod standing;
 mod stopped;
 mod telling;
+mod unread;
 
 use standing::Standing;
 pub use stopped::Stopped;
+pub use unread::Unread;
+pub(in crate::call) use unread::Written;
 
 /// How long a cheap read goes on for a caller whose connection went.
 const LINGER: Duration = Duration::from_secs(2);
@@ -113,6 +116,8 @@ struct State {
     told: Told,
     /// What those who wait are asked.
     questions: Vec<asked::Open>,
+    /// What its opener wrote, where that says what it asks.
+    written: Option<Written>,
 }
 
 /// What every flight of a daemon goes by.
@@ -209,6 +214,7 @@ impl Flight {
             run: None,
             told: Told::default(),
             questions: Vec::new(),
+            written: None,
         };
         let seat = state.sit_down(boarding.priority, boarding.until, boarding.can);
         let flight = Self {
@@ -235,16 +241,7 @@ impl Flight {
     /// # Errors
     /// It cannot be boarded any more, or is full.
     pub fn board(&self, class: Priority, until: Deadline, can: Can) -> Result<SeatNo, NoSeat> {
-        let mut state = self.state.lock();
-        // A parked Run is for who comes back to it, unless others wait for it too.
-        if state.life != Life::Flying || (state.waiting == 0 && state.is_parked()) {
-            return Err(NoSeat::Over);
-        }
-        if state.waiting >= self.rules.max_waiters {
-            return Err(NoSeat::Full);
-        }
-        state.stop = Stop::No;
-        Ok(state.sit_down(class, until, can))
+        self.state.lock().take_seat(self.rules.max_waiters, class, until, can)
     }
 
     /// Looks, and is woken when there is more to see. `seen` is how much of the way was seen; `None`: the
@@ -389,9 +386,10 @@ impl Flight {
         // Who keeps the outcome keeps the flight.
         state.told.end();
         let questions = std::mem::take(&mut state.questions);
+        let written = state.written.take();
         let seats = state.vacate();
         drop(state);
-        drop(questions);
+        drop((questions, written));
         for (_, seat) in seats {
             if let Seat::Waiting { waker: Some(waker), .. } = seat {
                 waker.wake();

@@ -7,23 +7,28 @@ use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 
 use crate::call::cache::OutcomeCache;
-use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo};
+use crate::call::flight::{Boarding, Doors, Flight, NoSeat, SeatNo, Unread, Written};
 use crate::call::key::{BuildKeyHasher, CallKey};
 use crate::call::outcome::{self, CallError, Full, Outcome};
 use crate::lifecycle::Executions;
 use crate::phase::Phase;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::tool::Effect;
+use crate::tool::{Effect, Tool};
 
 #[cfg(all(test, feature = "shuttle"))]
 mod one_lock;
+mod written;
+
 #[cfg(all(test, feature = "shuttle"))]
 use one_lock::{Entry, OneLock as DashMap};
+use written::ByText;
+pub use written::{Asked, Found};
 
 /// The flights of a daemon, and how many Executions they may be.
 #[derive(Debug)]
 pub struct Flights {
     by_key: DashMap<CallKey, Arc<Flight>, BuildKeyHasher>,
+    by_text: ByText,
     cache: OutcomeCache,
     generations: AtomicU64,
     executions: Executions,
@@ -42,6 +47,7 @@ impl Flights {
     pub fn new(max_executions: usize, cache: OutcomeCache) -> Self {
         Self {
             by_key: DashMap::with_hasher(BuildKeyHasher::default()),
+            by_text: ByText::default(),
             cache,
             generations: AtomicU64::new(0),
             executions: Executions::new(max_executions),
@@ -78,6 +84,43 @@ impl Flights {
                 }
             }
         }
+    }
+
+    /// What a call that is written like this is likely to find, unread.
+    pub fn written_so(&self, call: &Unread<'_>) -> Option<Found> {
+        self.by_text.find(call)
+    }
+
+    /// Calls that are written like this one, which opened the flight, can come aboard unread.
+    pub fn was_written(&self, call: &Unread<'_>, flight: &Arc<Flight>) {
+        if call.text.len() <= written::LONGEST && flight.was_written(call) {
+            self.by_text.note_flight(call, flight);
+        }
+    }
+
+    /// Calls that are written like this one find the outcome that was kept unread.
+    pub fn was_kept(
+        &self,
+        call: &Unread<'_>,
+        key: CallKey,
+        arguments: &[u8],
+        (tool, provider): (&Arc<Tool>, &Arc<str>),
+    ) {
+        if call.text.len() > written::LONGEST_KEPT || arguments.len() > written::LONGEST_KEPT {
+            return;
+        }
+        let (tool, provider) = (Arc::clone(tool), Arc::clone(provider));
+        let asked = Asked { written: Written::by(call), key, arguments: arguments.into(), tool, provider };
+        self.by_text.note_kept(call, asked);
+    }
+
+    /// The outcome that was kept of what this call asks, if it is young enough.
+    pub fn kept(&self, call: &Unread<'_>, asked: &Asked) -> Option<Outcome> {
+        let kept = self.cache.find(&asked.key, &asked.arguments);
+        if kept.is_none() {
+            self.by_text.forget(call);
+        }
+        kept
     }
 
     fn open(

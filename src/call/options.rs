@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::call::outcome::CallError;
 use crate::call::queue::Priority;
 use crate::call::waiter::Bounds;
 use crate::provider::Level;
 use crate::provider::asking::Can;
 use crate::tool::Dedup;
+
+/// How large what a request brings beside its arguments may be, as JSON: it is kept with its Execution.
+pub const METADATA_BYTES: usize = 10_240;
 
 /// What a caller may say about its call beside the arguments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,4 +50,22 @@ pub struct Call<'a> {
     pub extra: Option<&'a str>,
     /// What else the caller says.
     pub options: Options,
+}
+
+impl Call<'_> {
+    /// Its arguments as a document.
+    pub(super) fn document(&self) -> Result<Value, CallError> {
+        serde_json::from_str(self.arguments)
+            .map_err(|_| CallError::Invalid("arguments are not valid JSON, or nest too deep".into()))
+    }
+
+    /// What it brings beside its arguments, to be kept with its Execution.
+    pub(super) fn metadata(&self) -> Result<Option<Box<str>>, CallError> {
+        match self.extra.map(str::len) {
+            Some(bytes) if bytes > METADATA_BYTES => {
+                Err(CallError::Metadata { bytes, limit: METADATA_BYTES })
+            }
+            Some(_) | None => Ok(self.extra.map(Into::into)),
+        }
+    }
 }

@@ -43,6 +43,11 @@ impl Origin<'_> {
         }
     }
 
+    /// Whether its arguments say all that it asks.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(self, Self::Door(None))
+    }
+
     pub(super) fn is_child(self) -> bool {
         matches!(self, Self::Composite { .. })
     }

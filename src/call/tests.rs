@@ -21,3 +21,4 @@ mod retrying;
 #[cfg(feature = "shuttle")]
 mod scheduled;
 mod stress;
+mod unread;

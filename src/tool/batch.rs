@@ -87,7 +87,7 @@ impl CustomWork for RunBatch {
             min_success: number("min_success_ratio").unwrap_or(0.0),
         };
         let place = Place::Composite(Composite::Batch);
-        Ok(Prepared { place, definition: 0, model: None, limit: None, job: Box::new(job) })
+        Ok(Prepared { place, definition: 0, is_settled: true, model: None, limit: None, job: Box::new(job) })
     }
 }
 

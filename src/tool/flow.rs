@@ -130,7 +130,7 @@ impl CustomWork for Flows {
             context: Arc::from(text("context_text")),
         };
         let place = Place::Composite(Composite::Flow);
-        Ok(Prepared { place, definition, model: None, limit: None, job: Box::new(run) })
+        Ok(Prepared { place, definition, is_settled: false, model: None, limit: None, job: Box::new(run) })
     }
 }
 

@@ -115,7 +115,7 @@ impl CustomWork for RunModule {
     fn prepare(&self, asked: Asked<'_>) -> Result<Prepared, Unprepared> {
         let (run, definition) = run(&self.modules, &asked.arguments)?;
         let place = Place::Lane(self.lane);
-        Ok(Prepared { place, definition, model: None, limit: None, job: Box::new(run) })
+        Ok(Prepared { place, definition, is_settled: false, model: None, limit: None, job: Box::new(run) })
     }
 
     fn effect(&self, arguments: &Value) -> Option<Effect> {

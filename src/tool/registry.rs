@@ -77,6 +77,9 @@ pub struct Prepared {
     /// Content hash of the definition with whatever else decides what comes out, beside the arguments: provider, place and model, or the
     /// content of a file.
     pub definition: u64,
+    /// Arguments that are written the same, byte for byte, are made ready in the same way for as long as nothing else is
+    /// offered: equal calls need not come here once one of them has.
+    pub is_settled: bool,
     /// The model that is asked, where one is.
     pub model: Option<Arc<str>>,
     /// How long it may take there, where the lane's own limit does not hold for it; never longer than its tool allows.
@@ -305,6 +308,7 @@ impl Registry {
                 Ok(Some(Prepared {
                     place: Place::Lane(LaneId(offline_place)),
                     definition: tool.definition,
+                    is_settled: true,
                     model: None,
                     limit: None,
                     job,
@@ -316,7 +320,7 @@ impl Registry {
                 let all = self.all_asked(&asked.arguments, &mut definition)?;
                 let job = Box::new(AskAll::new(&asked.arguments, all));
                 let place = Place::Composite(Composite::Consensus);
-                Ok(Some(Prepared { place, definition, model: None, limit: None, job }))
+                Ok(Some(Prepared { place, definition, is_settled: true, model: None, limit: None, job }))
             }
             Work::Custom(_) => unreachable!("it was made ready above"),
         }
@@ -456,7 +460,7 @@ struct AtOffline {
 impl CustomWork for AtOffline {
     fn prepare(&self, asked: Asking<'_>) -> Result<Prepared, Unprepared> {
         let job = self.work.job(&asked.arguments);
-        Ok(Prepared { place: self.place, definition: 0, model: None, limit: None, job })
+        Ok(Prepared { place: self.place, definition: 0, is_settled: true, model: None, limit: None, job })
     }
 }
 

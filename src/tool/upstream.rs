@@ -109,7 +109,14 @@ impl CustomWork for UpstreamTool {
         let owner = self.server.owner(asked.principal, asked.session);
         let errand = Errand { owner, principal: asked.principal, what, continued: asked.continued };
         let job = Box::new(Call { server: self.server.claim(), errand });
-        Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
+        Ok(Prepared {
+            place: Place::Lane(self.lane),
+            definition: self.digest,
+            is_settled: true,
+            model: None,
+            limit: None,
+            job,
+        })
     }
 }
 

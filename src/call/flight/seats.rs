@@ -1,6 +1,6 @@
 //! Who sits in a flight, and where.
 
-use crate::call::flight::{Seat, SeatNo, State};
+use crate::call::flight::{Life, NoSeat, Seat, SeatNo, State, Stop};
 use crate::call::queue::Priority;
 use crate::deadline::Deadline;
 use crate::provider::asking::Can;
@@ -10,6 +10,25 @@ impl State {
         let number = SeatNo(self.next_seat);
         self.next_seat += 1;
         number
+    }
+
+    /// A seat for one who may come aboard, where there is one.
+    pub(super) fn take_seat(
+        &mut self,
+        max_waiters: usize,
+        class: Priority,
+        until: Deadline,
+        can: Can,
+    ) -> Result<SeatNo, NoSeat> {
+        // A parked Run is for who comes back to it, unless others wait for it too.
+        if self.life != Life::Flying || (self.waiting == 0 && self.is_parked()) {
+            return Err(NoSeat::Over);
+        }
+        if self.waiting >= max_waiters {
+            return Err(NoSeat::Full);
+        }
+        self.stop = Stop::No;
+        Ok(self.sit_down(class, until, can))
     }
 
     pub(super) fn sit_down(&mut self, class: Priority, until: Deadline, can: Can) -> SeatNo {

@@ -114,7 +114,7 @@ async fn what_landed_since_the_first_look_is_found_once_the_flight_is_open() {
         wants_text: false,
         log: None,
     };
-    let waiter = rig.calls.board(boarding, arrival, None, |_| panic!("it works again")).unwrap();
+    let waiter = rig.calls.board(boarding, arrival, None, None, |_| panic!("it works again")).unwrap();
     let Submitted::Answered(answer) = waiter.submitted() else { panic!("it waits") };
     assert_eq!((text(&answer).as_str(), answer.role), ("landed", Some(Role::Cache)));
     rig.assert_at_rest();

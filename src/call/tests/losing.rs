@@ -21,8 +21,10 @@ async fn ends_for_all(tool: &str, order: Order) -> CallError {
     let rig = Rig::new(&[]);
     let caller = rig.caller(0, 1);
     let options = Options { dedup: Some(crate::tool::Dedup::Session), ..Options::default() };
-    let mut waiters = [(); 3].map(|()| rig.wait_with(&caller, tool, "a", options));
-    let work = rig.stage.last() - 2;
+    let first = rig.wait_with(&caller, tool, "a", options);
+    let work = rig.stage.last();
+    let follower = || rig.wait_with(&caller, tool, "a", options);
+    let mut waiters = [first, follower(), follower()];
     rig.stage.order(work, order);
     settle().await;
     let answers = waiters.each_mut().map(|waiter| peek(waiter).unwrap());

@@ -12,7 +12,7 @@ use crate::config::principals::RateLimit;
 use crate::ids::{ClientSessionId, PrincipalId};
 
 /// A caller of `principal`, which may make `per_minute` calls, over session `session`.
-fn callers(per_minute: u32, burst: u32, sessions: u64) -> Vec<Caller> {
+pub(super) fn callers(per_minute: u32, burst: u32, sessions: u64) -> Vec<Caller> {
     let rate = Some(RateLimit { per_minute, burst });
     let config = PrincipalConfig { rate, ..PrincipalConfig::plain("ci") };
     let principal = std::sync::Arc::new(Principal::new(PrincipalId(7), &config, 9));

@@ -113,7 +113,7 @@ impl Stage {
         self.state.lock().chance = Some((fastrand::Rng::with_seed(seed), may_panic));
     }
 
-    /// The piece that was made ready last: each admitted call makes one, whether it is used or not.
+    /// The piece that was made ready last: each call that is read makes one, whether it is used or not.
     pub(crate) fn last(&self) -> usize {
         self.state.lock().pieces.len() - 1
     }

@@ -340,7 +340,7 @@ impl CustomWork for Asker {
         };
         let pick = model.is_none().then_some(mode);
         let job = Box::new(NodeAsk { answerer, request, bill, pick });
-        Ok(Prepared { place, definition, model, limit, job })
+        Ok(Prepared { place, definition, is_settled: false, model, limit, job })
     }
 }
 

@@ -88,6 +88,8 @@ impl Registry {
         Ok(Prepared {
             place: Place::Lane(LaneId(place)),
             definition,
+            // A conversation moves on.
+            is_settled: goes_on.is_none(),
             limit: turn.map(|_| entry.follow_up_timeout),
             job: Box::new(Ask { provider: Arc::clone(&entry.chat), request, bill, thread, fallbacks }),
             model: Some(model),

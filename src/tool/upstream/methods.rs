@@ -148,7 +148,14 @@ impl CustomWork for Passing {
         let owner = self.server.owner(asked.principal, asked.session);
         let errand = Errand { owner, principal: asked.principal, what, continued: asked.continued };
         let job = Box::new(Pass { server: self.server.claim(), errand, method: self.method });
-        Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
+        Ok(Prepared {
+            place: Place::Lane(self.lane),
+            definition: self.digest,
+            is_settled: true,
+            model: None,
+            limit: None,
+            job,
+        })
     }
 }
 
@@ -160,7 +167,14 @@ impl Passing {
         let uri = uri.and_then(|(_, json)| serde_json::from_str::<Box<str>>(&json).ok());
         let uri = uri.ok_or_else(|| Misfit { path: "uri".into(), message: "it makes no sense".into() })?;
         let job = Box::new(Settle { server: self.server.claim(), owner, uri });
-        Ok(Prepared { place: Place::Lane(self.lane), definition: self.digest, model: None, limit: None, job })
+        Ok(Prepared {
+            place: Place::Lane(self.lane),
+            definition: self.digest,
+            is_settled: true,
+            model: None,
+            limit: None,
+            job,
+        })
     }
 }
 
