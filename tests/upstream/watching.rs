@@ -20,10 +20,7 @@ async fn watched(client: &mut Client) -> Value {
 }
 
 async fn watches(client: &mut Client, wanted: &Value) {
-    crate::support::within("what is watched", async {
-        while watched(client).await != *wanted {}
-    })
-    .await;
+    crate::support::within("what is watched", async { while watched(client).await != *wanted {} }).await;
 }
 
 async fn updated(client: &mut Client) -> Value {
