@@ -15,6 +15,9 @@ mod known;
 /// How long before its client's limit a call is answered that is still running.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// When shims give up that can take nothing but one frame for each request.
+const SIMPLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// Clients remembered. A machine has a few; who makes names up gets no more than this.
 const SEEN: usize = 256;
 
@@ -196,6 +199,19 @@ impl Clients {
         };
         // A limit below ten seconds leaves no room for five.
         Some(limit.saturating_sub(MARGIN.min(limit / 2)))
+    }
+
+    /// The same for a shim that takes one frame for each request. It gives up after a minute whoever it stands before, unless
+    /// its hello says otherwise.
+    pub fn answer_simply_within(&self, patience: Patience) -> Option<Duration> {
+        let within = self.answer_within(patience, false);
+        match patience {
+            Patience::Limited { basis: Basis::Declared, .. } => within,
+            Patience::Unknown | Patience::Unlimited | Patience::Limited { .. } => {
+                let minute = SIMPLE_LIMIT.saturating_sub(MARGIN);
+                Some(within.map_or(minute, |within| within.min(minute)))
+            }
+        }
     }
 
     fn gives_up_first(&self, patience: Patience) -> GivesUpFirst {

@@ -44,9 +44,13 @@ struct Shim<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Shim<S> {
     async fn greet(socket: WebSocketStream<S>) -> Self {
+        Self::greet_as("old", socket).await
+    }
+
+    async fn greet_as(name: &str, socket: WebSocketStream<S>) -> Self {
         let mut shim = Self { socket };
         let hello = json!({"op": "hello", "protocolVersion": "2024-11-05", "capabilities": {},
-            "clientInfo": {"name": "old", "version": "1.0.0"}, "token": "none is needed"});
+            "clientInfo": {"name": name, "version": "1.0.0"}, "token": "none is needed"});
         let ack = shim.exchange(&hello).await;
         assert_eq!((&ack["op"], &ack["ok"]), (&json!("hello_ack"), &json!(true)));
         shim
@@ -289,6 +293,19 @@ async fn a_call_that_still_runs_is_answered_before_the_shim_gives_up_and_goes_on
         daemon.gate.add_permits(1);
         let landed = shim.call("get_request", json!({"request_id": request})).await;
         assert!(text(&landed).ends_with("gone through"), "{tool}: {landed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_gives_up_after_a_minute_whatever_it_calls_itself_and_others_are_given() {
+    for (name, unknown, answered) in
+        [("mcp", "60", 55), ("claude-code", "60", 55), ("old", "300", 55), ("old", "30", 25)]
+    {
+        let daemon = Daemon::start(&[("UNKNOWN_CLIENT_LIMIT_SECS", unknown)]).await;
+        let mut shim = Shim::greet_as(name, daemon.pipe().await).await;
+        let sent = Instant::now();
+        let answer = shim.call("look", json!({})).await;
+        assert_eq!((sent.elapsed().as_secs(), &answer["still_running"]), (answered, &json!(true)), "{name}");
     }
 }
 

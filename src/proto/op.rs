@@ -212,18 +212,24 @@ impl Op {
             Err(text) => return invalid(&text),
         };
         let patience = self.met.as_ref().map_or(Patience::Unknown, Met::patience);
-        let within = |gets_progress| view.clients.answer_within(patience, gets_progress);
         let (ticket, options) = match to {
             To::Ordinary(id) => {
                 let id: Option<Short> = id.map(Into::into);
                 let numbers = Numbers::new(options.resume);
-                let bounds = Bounds { answer_within: within(true), reply_bytes: None };
+                let answer_within = view.clients.answer_within(patience, true);
+                let bounds = Bounds { answer_within, reply_bytes: None };
                 let options = Options { wants_text: id.is_some(), bounds, ..options };
                 (Ticket { progress: id.clone(), id, numbers, ..Ticket::default() }, options)
             }
             To::Simple(id) => {
                 let ticket = Ticket { id: id.map(Into::into), in_turn: true, ..Ticket::default() };
-                (ticket, Options { bounds: simple::bounds(within(false)), ..options })
+                (
+                    ticket,
+                    Options {
+                        bounds: simple::bounds(view.clients.answer_simply_within(patience)),
+                        ..options
+                    },
+                )
             }
         };
         Request::Call(CallFrame {
