@@ -49,7 +49,9 @@ pub(super) fn push_metadata(out: &mut String, answer: &Answer) {
         out.push_str("\",\"role\":\"");
         out.push_str(role.label());
     }
-    out.push_str(if answer.execution.is_some() { "\",\"executed\":true" } else { "\",\"executed\":false" });
+    // A kept outcome may be found under an Execution that needed no work.
+    let executed = answer.execution.is_some() && answer.role != Some(Role::Cache);
+    out.push_str(if executed { "\",\"executed\":true" } else { "\",\"executed\":false" });
     push_latency(out, answer);
     if let Some(provider) = &answer.provider {
         out.push_str(",\"provider\":");
@@ -151,5 +153,24 @@ mod tests {
         };
         assert_eq!(session(&worked), told(Some(execution.to_string())));
         assert_eq!(session(&at_once), told(None));
+    }
+
+    #[test]
+    fn what_was_kept_was_not_executed_whatever_it_was_found_under() {
+        let told = |role| {
+            let answer = Answer {
+                request: RequestId::mint(),
+                execution: Some(ExecutionId::mint()),
+                role: Some(role),
+                provider: None,
+                spent: Spent::default(),
+                outcome: Ok(Arc::new(Reply::text("kept"))),
+            };
+            let mut body = String::new();
+            push_answer(&mut body, &answer);
+            body
+        };
+        assert!(told(Role::Follower).contains(r#""executed":true"#));
+        assert!(told(Role::Cache).contains(r#""executed":false"#));
     }
 }
