@@ -76,6 +76,12 @@ pub(super) fn ended(record: &Record, work: Option<&Flight>) -> Value {
         members.insert("phases_ms".into(), phases(&seen));
         members.insert("notes_ms".into(), notes(record.role, &seen));
         members.insert("session".into(), session(request, execution, provider, model, &seen, metadata));
+    } else if let Value::Object(members) = &mut told {
+        // No Execution was its own: it came, and was answered.
+        let hit =
+            (record.role == Some(Role::Cache)).then(|| ("cache_hit".to_owned(), millis(record.spent.total)));
+        members.insert("phases_ms".into(), json!({Phase::Received.label(): 0.0}));
+        members.insert("notes_ms".into(), Value::Object(hit.into_iter().collect()));
     }
     told
 }

@@ -36,6 +36,10 @@ async fn a_result_answers_later_calls_of_its_principal_through_any_session() {
     assert_eq!((totals.executions, totals.cache_hits, totals.completed), (1, 1, 2));
     let found = rig.calls.request(PrincipalId(0), later.request).unwrap().about;
     assert_eq!((&found["role"], &found["state"]), (&"cache".into(), &"completed".into()));
+    assert!(
+        found["notes_ms"]["cache_hit"].is_number() && found["phases_ms"]["received"].is_number(),
+        "{found}"
+    );
     rig.assert_at_rest();
 }
 
