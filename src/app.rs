@@ -18,6 +18,7 @@ use crate::door::Hub;
 use crate::health::Health;
 use crate::lifecycle::Lifecycle;
 use crate::listener::{Listener, Traffic};
+use crate::phase::ExecutionEnd;
 use crate::provider::catalog::Catalog;
 use crate::provider::flow::folder::{NoFolder, Site};
 use crate::provider::llm::SetupError;
@@ -106,6 +107,8 @@ pub struct Drained {
     pub initial_active_sessions: usize,
     /// Executions that had to be cancelled.
     pub final_active_sessions: usize,
+    /// Executions that ended with a reply meanwhile.
+    pub sessions_completed: u64,
     /// Whether the wait was cut short, by its limit or by a second signal.
     pub timeout_reached: bool,
 }
@@ -274,6 +277,8 @@ async fn idle_for(hub: &Hub, traffic: &Traffic, limit: Option<Duration>) {
 async fn drain(hub: &Hub, limit: Duration, stop: &mut mpsc::Receiver<()>) -> Drained {
     let start = Instant::now();
     let initial_active_sessions = hub.calls.flights().executions();
+    let completed = || hub.calls.flights().statistics().read().0.of(ExecutionEnd::Completed);
+    let completed_before = completed();
     tracing::info!(active = initial_active_sessions, "stopping: new calls are refused");
     hub.calls.start_draining();
     let timeout_reached = tokio::select! {
@@ -299,17 +304,17 @@ async fn drain(hub: &Hub, limit: Duration, stop: &mut mpsc::Receiver<()>) -> Dra
         shutdown_duration: start.elapsed(),
         initial_active_sessions,
         final_active_sessions,
+        sessions_completed: completed().saturating_sub(completed_before),
         timeout_reached,
     }
 }
 
 fn report(drained: &Drained) {
-    let completed = drained.initial_active_sessions.saturating_sub(drained.final_active_sessions);
     tracing::info!(
         shutdown_duration = drained.shutdown_duration.as_secs_f64(),
         initial_active_sessions = drained.initial_active_sessions,
         final_active_sessions = drained.final_active_sessions,
-        sessions_completed_during_shutdown = completed,
+        sessions_completed_during_shutdown = drained.sessions_completed,
         timeout_reached = drained.timeout_reached,
         "stopped"
     );

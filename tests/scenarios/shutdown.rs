@@ -65,7 +65,9 @@ async fn queued_and_new_calls_are_told_at_once_and_what_runs_is_not_disturbed() 
     assert_eq!(provider.requests(), 1, "all of this while the first still worked");
     provider.go();
     assert_eq!(op::text(&by_op.answer("works").await), "answer 1 to works");
-    assert!(daemon.ended().await.is_clean());
+    let drained = daemon.ended().await;
+    assert!(drained.is_clean());
+    assert_eq!((drained.initial_active_sessions, drained.sessions_completed), (3, 1), "two were refused");
 }
 
 #[tokio::test]
@@ -273,12 +275,26 @@ mod as_a_process {
     }
 
     #[tokio::test]
-    async fn a_second_term_exits_with_75_at_once() {
+    async fn int_drains_as_term_does() {
+        let provider = Provider::held().await;
+        let (program, mut client) = start(&provider).await;
+        client.question("r", "ask", "p").await;
+        provider.started(1).await;
+        program.interrupt();
+        until("the drain", || program.log().contains("stopping: new calls are refused")).await;
+        provider.go();
+        assert_eq!(op::text(&client.answer("r").await), "answer 1 to p");
+        assert_eq!(client.wire.closed().await, 1001);
+        assert_eq!(program.ended().await.code, Some(0));
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_of_either_kind_exits_with_75_at_once() {
         let provider = Provider::held().await;
         let (program, mut client) = start(&provider).await;
         client.question("r", "post", "p").await;
         provider.started(1).await;
-        program.terminate();
+        program.interrupt();
         until("the drain", || program.log().contains("stopping: new calls are refused")).await;
         program.terminate();
         assert_eq!(op::code(&client.answer("r").await), "OUTCOME_UNKNOWN");
