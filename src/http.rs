@@ -212,6 +212,30 @@ pub fn json(status: StatusCode, body: String) -> Answered {
 mod tests {
     use super::*;
     use crate::call::Full;
+    use crate::call::tests::rig::Rig;
+    use crate::health::Health;
+
+    #[tokio::test]
+    async fn a_broken_invariant_makes_it_unready_and_says_so() {
+        let rig = Rig::new(&[]);
+        let health = Arc::new(Health::default());
+        let hub = Hub::new(&rig.config, Arc::clone(&rig.calls), Arc::clone(&health), rig.tasks.clone());
+        let ready = async || {
+            let answered = self::health(&hub, "/readyz");
+            let status = answered.status().as_u16();
+            let body = answered.into_body().collect().await.unwrap().to_bytes();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        assert_eq!(ready().await.0, 200);
+        let lost = rig.lost_flight();
+        health.look(&rig.calls).await;
+        let (status, body) = ready().await;
+        assert!(status == 503 && body.contains("an invariant is broken"), "{body}");
+        assert_eq!(self::health(&hub, "/healthz").status(), StatusCode::OK, "it lives");
+        drop(lost);
+        health.look(&rig.calls).await;
+        assert_eq!(ready().await.0, 200);
+    }
 
     #[test]
     fn each_code_has_the_status_of_the_specification() {

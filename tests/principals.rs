@@ -281,6 +281,30 @@ async fn a_principals_places_are_shared_by_all_its_sessions_and_by_nobody_else()
 }
 
 #[tokio::test]
+async fn where_there_are_several_principals_each_has_half_a_queue() {
+    let daemon = Daemon::start(&format!("queue_max = 4\noffline_max_inflight = 1\n{TWO}")).await;
+    let gate = |token, name: u32| daemon.execute(token, json!({"tool": "gate", "arguments": {"name": name}}));
+    let mut waiting = vec![gate("anna", 0)];
+    daemon.started(1).await;
+    for (token, name) in [("anna", 1), ("anna", 2)] {
+        waiting.push(gate(token, name));
+    }
+    until(|| daemon.queued() == 2).await;
+    let refused = gate("anna", 3).await.unwrap();
+    assert_eq!(refused.code(), "OVER_CAPACITY");
+    let message = refused.body["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("(2 waiting)") && message.contains("its 4 places"), "{message}");
+    for name in 1..=2 {
+        waiting.push(gate("ben", name));
+    }
+    until(|| daemon.queued() == 4).await;
+    daemon.go(5);
+    for call in waiting {
+        assert_eq!(call.await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
 async fn two_principals_at_one_address_have_a_session_each() {
     let daemon = Daemon::start(&format!("session_max_inflight = 1\n{TWO}")).await;
     let anna = daemon.execute("anna", json!({"tool": "gate"}));

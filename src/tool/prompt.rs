@@ -347,6 +347,20 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_needs_an_expert_may_take_as_long_as_one() {
+        let classes = parse(BUILT_IN).unwrap().into_iter().map(|tool| (tool.name, tool.class));
+        let classes: Vec<_> = classes.collect();
+        let is = |name: &str, class| classes.contains(&(name.to_owned(), class));
+        for name in ["analyze", "codereview", "debug", "thinkdeep"] {
+            assert!(is(name, TimeoutClass::Expert), "{name}");
+        }
+        for name in ["chat", "planner"] {
+            assert!(is(name, TimeoutClass::Workflow), "{name}");
+        }
+        assert_eq!(classes.len(), 6);
+    }
+
     fn tool(message: &[&str]) -> PromptTool {
         PromptTool {
             system: Arc::from("be brief"),

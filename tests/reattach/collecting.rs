@@ -107,6 +107,23 @@ fn other_arguments_another_tool_or_another_id_are_another_call() {
 }
 
 #[test]
+fn what_nobody_knows_of_runs_again_unless_it_is_a_write() {
+    for tool in ["look", "put"] {
+        let daemon = Daemon::start();
+        daemon.gate.open();
+        let mut peer = daemon.connect(Some(KEY));
+        peer.call("a", tool, &json!({}), true);
+        assert_eq!(peer.answer("a"), ("answer 1".to_owned(), "leader".to_owned()), "{tool}");
+        assert_eq!(daemon.resumed(), (0, 1));
+    }
+    let daemon = Daemon::start();
+    let mut peer = daemon.connect(Some(KEY));
+    peer.call("a", "change", &json!({}), true);
+    assert_eq!(peer.refused("a"), "OUTCOME_UNKNOWN");
+    assert_eq!((daemon.gate.runs(), daemon.resumed()), (0, (0, 0)));
+}
+
+#[test]
 fn nothing_is_kept_without_a_key_and_another_key_collects_nothing() {
     for (first, second) in [(None, None), (Some(KEY), None), (None, Some(KEY)), (Some(KEY), Some(OTHER_KEY))]
     {

@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const KEY: &str = "00112233445566778899aabbccddeeff";
 
-/// What the tools `look` (read) and `change` (write) wait for.
+/// What the tools `look` (read), `put` (idempotent) and `change` (write) wait for.
 #[derive(Debug)]
 pub struct Gate {
     begun: Mutex<usize>,
@@ -123,6 +123,7 @@ impl Daemon {
                 let app = App::bind_with(&config, |registry, ladder| {
                     let work = || Box::new(Gated(Arc::clone(&tools)));
                     registry.add_custom("look", Effect::Read, Worth::Paid, work(), ladder)?;
+                    registry.add_custom("put", Effect::Idempotent, Worth::Cheap, work(), ladder)?;
                     registry.add_custom("change", Effect::Write, Worth::Cheap, work(), ladder)
                 });
                 let app = app.await.unwrap();

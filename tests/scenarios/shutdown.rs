@@ -274,6 +274,50 @@ mod as_a_process {
         );
     }
 
+    /// The log's line of each call, however it ended.
+    #[tokio::test]
+    async fn each_call_has_one_line_whatever_became_of_it() {
+        let provider = Provider::held().await;
+        let (program, mut client) = start(&provider).await;
+        let mut follower = connect(&program).await;
+        client.question("leads", "ask", "p").await;
+        provider.started(1).await;
+        follower.question("follows", "ask", "p").await;
+        client.question("taken back", "ask", "q").await;
+        provider.started(2).await;
+        client.cancel("taken back").await;
+        assert_eq!(op::code(&client.answer("taken back").await), "CANCELLED");
+        let wrong = [("no such tool", json!({})), ("echo", json!({"text": 1}))];
+        for (tool, arguments) in &wrong {
+            client.ask("r", tool, arguments).await;
+        }
+        op::text(&client.ask("r", "echo", &json!({"text": "hi"})).await);
+        client.tell("version", &json!({})).await;
+        within("both", async {
+            while client.tell("get_server_stats", &json!({})).await["dedup"]["joined"] != 1 {}
+        })
+        .await;
+        provider.go();
+        for (client, id) in [(&mut client, "leads"), (&mut follower, "follows")] {
+            op::text(&client.answer(id).await);
+        }
+        program.terminate();
+        let log = program.ended().await.log;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let calls: Vec<_> = lines
+            .filter(|line| line["message"] == "call" && line["tool"] != "get_server_stats")
+            .map(|line| (line["request"].to_string(), line["outcome"].as_str().unwrap().to_owned()))
+            .collect();
+        let ids: std::collections::BTreeSet<_> = calls.iter().map(|(id, _)| id).collect();
+        let mut ends: Vec<_> = calls.iter().map(|(_, end)| &**end).collect();
+        ends.sort_unstable();
+        assert_eq!(ids.len(), calls.len());
+        assert_eq!(
+            ends,
+            ["cancelled", "completed", "completed", "completed", "completed", "rejected", "rejected"]
+        );
+    }
+
     #[tokio::test]
     async fn int_drains_as_term_does() {
         let provider = Provider::held().await;
