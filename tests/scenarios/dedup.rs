@@ -61,6 +61,32 @@ async fn fifty_identical_calls_run_once(ops: usize, mcps: usize) {
     daemon.at_rest().await;
 }
 
+#[tokio::test]
+async fn an_mcp_client_says_who_may_share() {
+    for (policy, requests, roles) in [
+        ("off", 3, ["leader", "leader", "leader"]),
+        ("guard", 2, ["leader", "follower", "leader"]),
+        ("read", 1, ["leader", "follower", "follower"]),
+    ] {
+        let provider = Provider::held().await;
+        let daemon = Daemon::start(&provider, &[]).await;
+        let (mut client, mut other) = (Mcp::connect(&daemon).await, Mcp::connect(&daemon).await);
+        let (question, meta) = (json!({"prompt": "the same"}), json!({"inflightd/dedup": policy}));
+        client.call(1, "ask", &question, &meta).await;
+        provider.started(1).await;
+        client.call(2, "ask", &question, &meta).await;
+        client.ping().await;
+        other.call(3, "ask", &question, &meta).await;
+        daemon.has_waiters(3).await;
+        provider.started(requests).await;
+        provider.go();
+        let answers =
+            [client.answer(json!(1)).await, client.answer(json!(2)).await, other.answer(json!(3)).await];
+        assert_eq!(answers.each_ref().map(|answer| mcp::role(answer).to_owned()), roles, "{policy}");
+        assert_eq!(provider.requests(), requests, "{policy}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_identical_calls_over_op_run_once() {
     fifty_identical_calls_run_once(50, 0).await;

@@ -107,7 +107,7 @@ fn a_missing_daemon_is_exit_code_69_with_the_way_to_start_one() {
 
 #[test]
 fn tools_lists_every_page() {
-    let output = run(&["tools"], |peer| {
+    let script = |peer: &mut Peer| {
         let first = peer.json();
         assert_eq!(first["params"].get("cursor"), None);
         let tools = json!([{"name": "a", "description": "First.\nMore."}]);
@@ -115,8 +115,10 @@ fn tools_lists_every_page() {
         let second = peer.json();
         assert_eq!(second["params"]["cursor"], "2");
         peer.answer(&second["id"], &json!({"tools": [{"name": "bcd"}]}));
-    });
-    assert_eq!(text(&output.stdout), "a    First.\nbcd\n");
+    };
+    assert_eq!(text(&run(&["tools"], script).stdout), "a    First.\nbcd\n");
+    let listed: Value = serde_json::from_slice(&run(&["tools", "--json"], script).stdout).unwrap();
+    assert_eq!(listed, json!([{"name": "a", "description": "First.\nMore."}, {"name": "bcd"}]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The table of "the last waiter leaves", cell by cell.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use crate::call::tests::stage::{Order, Progress};
 use crate::call::{Answer, CallError, Code, Options, Waiter};
 use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::Role;
+use crate::phase::Terminal;
 use crate::tool::{Dedup, Found};
 
 /// What is known of a request of principal 0.
@@ -223,6 +225,34 @@ async fn a_kept_outcome_goes_after_an_hour() {
     pass(secs(3601)).await;
     rig.calls.watch().sweep();
     assert!(found(&rig, answer.request).get("work").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_kept_outcomes_the_oldest_go_where_they_are_too_many_or_too_large() {
+    let rig = Rig::new(&[]);
+    let (waiter, work) = rig.at_work("put", "a");
+    let flight = Arc::clone(waiter.seat().0);
+    let watch = rig.calls.watch();
+    let keep = || {
+        let request = RequestId::mint();
+        watch.keep(request, PrincipalId(0), Terminal::Timeout, &flight);
+        request
+    };
+    let is_kept = |request| watch.find(PrincipalId(0), request).is_some();
+    let first = keep();
+    let second = keep();
+    for _ in 2..1024 {
+        keep();
+    }
+    assert!(is_kept(first), "1,024 are kept");
+    keep();
+    assert!(!is_kept(first) && is_kept(second));
+    // Each is as large as the reply that all of them are of: 64 MiB is 32 of 2 MiB.
+    rig.stage.order(work, Order::answer(&*"x".repeat(2 << 20).leak()));
+    settle().await;
+    let last: Vec<_> = (0..32).map(|_| keep()).collect();
+    assert!(!is_kept(second) && !is_kept(last[0]) && is_kept(last[1]), "a reply is more than its text");
+    drop(waiter);
 }
 
 #[tokio::test(start_paused = true)]
