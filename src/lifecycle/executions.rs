@@ -76,11 +76,11 @@ impl Executions {
 
     /// Takes room for one, to be given back with [`Executions::close`]; says whether there was any.
     pub fn open(&self) -> bool {
-        let before = self.active.fetch_add(1, Ordering::AcqRel);
-        if before >= self.limit {
-            self.active.fetch_sub(1, Ordering::AcqRel);
+        // In one step: one that is refused is at no time counted, and takes no other's room.
+        let one_more = |active| (active < self.limit).then_some(active + 1);
+        let Ok(before) = self.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) else {
             return false;
-        }
+        };
         if before >= self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(before + 1, Ordering::Relaxed);
         }

@@ -19,6 +19,7 @@ use crate::call::queue::Priority;
 use crate::call::tests::rig::{Rig, secs};
 use crate::deadline::Deadline;
 use crate::ids::{PrincipalId, ToolId};
+use crate::lifecycle::Executions;
 use crate::provider::Reply;
 use crate::tool::Tool;
 
@@ -198,4 +199,32 @@ fn in_every_interleaving_one_key_has_one_run_at_a_time() {
 #[test]
 fn in_every_interleaving_each_seat_is_told_what_its_own_generation_came_to() {
     in_every_interleaving("seats", |events| visits(events, false));
+}
+
+#[test]
+fn in_every_interleaving_nobody_who_is_refused_takes_anothers_room() {
+    in_every_interleaving("room", |events| {
+        let executions = Arc::new(Executions::new(2));
+        let works = || {
+            let (executions, events) = (Arc::clone(&executions), events.clone());
+            spawn(async move {
+                for _ in 0..4 {
+                    let has_room = executions.open();
+                    assert!(executions.active() <= 2, "one that was refused is counted");
+                    events.happened();
+                    dawdle(1).await;
+                    if has_room {
+                        executions.close();
+                    }
+                }
+            })
+        };
+        let workers = [works(), works(), works()];
+        block_on(async {
+            for worker in workers {
+                worker.await.unwrap();
+            }
+        });
+        assert_eq!(executions.active(), 0);
+    });
 }
