@@ -8,12 +8,10 @@ use parking_lot::Mutex;
 
 use crate::call::{CallError, Caller};
 use crate::proto::mcp;
-use crate::proto::unasked::Lists;
+use crate::proto::unasked::{Lists, RESOURCES, Wanted};
 use crate::provider::upstream::{Server, Watch, Watcher};
 use crate::tool::Registry;
 
-/// Resources of one subscription.
-const RESOURCES: usize = 256;
 /// What waits to be told before parts of one resource are told as the whole.
 const WAITING: usize = 256;
 
@@ -61,6 +59,18 @@ impl Watcher for Inbox {
 }
 
 impl Subscription {
+    /// One of this name, to all that is wanted.
+    ///
+    /// # Errors
+    /// As of [`Subscription::watch`], for the first of its resources of which that holds.
+    pub fn open(id: &str, wanted: Wanted, caller: &Caller) -> Result<Self, CallError> {
+        let mut subscription = Self::new(Some(id), wanted.lists);
+        for (server, uri) in wanted.resources {
+            subscription.watch(caller, server, uri)?;
+        }
+        Ok(subscription)
+    }
+
     /// One of this name, to these lists and no resource yet.
     pub fn new(id: Option<&str>, lists: Lists) -> Self {
         Self { id: id.map(Into::into), lists, inbox: Arc::default(), watching: Vec::new() }

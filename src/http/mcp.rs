@@ -124,13 +124,8 @@ async fn post(
     if opens {
         return post.opens(read, sessions).await;
     }
-    if stateless {
-        let caller = hub.caller_at(Arc::clone(principal), peer);
-        let request = Mcp::default().take(read, &hub.view(principal));
-        return post.answer(request, &caller).await;
-    }
-    let Some(id) = text_of(head, &SESSION) else {
-        // Who has none can only be told so, in the words of the dialect.
+    let Some(id) = text_of(head, &SESSION).filter(|_| !stateless) else {
+        // Who needs a session and has none can only be told so, in the words of the dialect.
         let caller = hub.caller_at(Arc::clone(principal), peer);
         let request = Mcp::default().take(read, &hub.view(principal));
         return post.answer(request, &caller).await;
@@ -196,16 +191,15 @@ impl Post<'_> {
                 }
                 empty(StatusCode::ACCEPTED)
             }
-            Asks::Listen { id, wanted, acknowledged } => {
-                let mut subscription = Subscription::new(Some(id), wanted.lists);
-                for (server, uri) in wanted.resources {
-                    if let Err(error) = subscription.watch(caller, server, uri) {
-                        let ticket = proto::Ticket { id: Some(id.into()), ..proto::Ticket::default() };
-                        return json(StatusCode::OK, Mcp::default().refuse(&ticket, &error));
-                    }
+            Asks::Listen { id, wanted, acknowledged } => match Subscription::open(id, wanted, caller) {
+                Ok(subscription) => {
+                    listening::of_subscription(self.hub, caller.clone(), subscription, acknowledged)
                 }
-                listening::of_subscription(self.hub, caller.clone(), subscription, acknowledged)
-            }
+                Err(error) => {
+                    let ticket = proto::Ticket { id: Some(id.into()), ..proto::Ticket::default() };
+                    json(StatusCode::OK, Mcp::default().refuse(&ticket, &error))
+                }
+            },
             Asks::Watch { server, uri, frame } => {
                 let watched = self
                     .session

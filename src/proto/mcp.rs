@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::call::{Answer, Bounds, CallError, Options};
-use crate::clients::{Met, Patience};
+use crate::clients::Met;
 use crate::ids::QuestionId;
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message};
 use crate::proto::progress::{Numbers, Progress, push_number};
 use crate::proto::unasked::Unasked;
 use crate::proto::{
-    CallFrame, ClientInfo, Continued, Dialect, Request, Serves, Ticket, View, push_ms, push_retry, push_usage,
+    CallFrame, Continued, Dialect, Request, Serves, Ticket, View, push_ms, push_retry, push_usage,
 };
 use crate::provider::asking::{Can, Question};
 use crate::provider::{Level, Logged, push_json_string};
@@ -22,11 +22,13 @@ pub mod headers;
 mod listening;
 mod params;
 mod serving;
+mod who;
 
 use headers::Read;
 use params::{Meta, Params};
 use serving::Served;
 pub use serving::server_of;
+use who::{Who, meet};
 
 /// The newest revision of the stateless era.
 const STATELESS: &str = "2026-07-28";
@@ -37,8 +39,6 @@ const UNSUPPORTED_VERSION: i32 = -32022;
 /// What is said to a level that is none.
 const NO_LEVEL: &str =
     "the level of a log is debug, info, notice, warning, error, critical, alert or emergency";
-/// The longest introduction that is read.
-const INTRODUCTION_BYTES: usize = 1024;
 /// Tools on one page of a list.
 const PAGE: usize = 100;
 
@@ -71,14 +71,6 @@ impl Mcp {
     pub fn is_initialized(&self) -> bool {
         self.initialized
     }
-}
-
-/// What is known of who asks.
-#[derive(Clone, Copy)]
-struct Who {
-    patience: Patience,
-    can: Can,
-    log: Option<Level>,
 }
 
 /// A request that is being read.
@@ -257,32 +249,6 @@ impl Mcp {
         }
     }
 
-    fn who(&mut self, meta: &Meta<'_>, view: &View<'_>) -> Who {
-        let patience = self.patience(meta, view);
-        if meta.version.is_some() {
-            // A client of the newer era is asked by results only.
-            return Who { patience, can: asking::by_results(meta.capabilities), log: meta.log };
-        }
-        Who { patience, can: self.can, log: self.log }
-    }
-
-    /// How long whoever asks waits: a stateless request says itself who that is.
-    fn patience(&mut self, meta: &Meta<'_>, view: &View<'_>) -> Patience {
-        if meta.version.is_none() {
-            return self.met.as_ref().map_or(Patience::Unknown, Met::patience);
-        }
-        let Some(text) = meta.client_info.filter(|text| text.len() <= INTRODUCTION_BYTES) else {
-            return Patience::Unknown;
-        };
-        if let Some((_, met)) = self.last.as_ref().filter(|(last, _)| **last == *text) {
-            return met.patience();
-        }
-        let met = meet(text, view);
-        let patience = met.patience();
-        self.last = Some((text.into(), met));
-        patience
-    }
-
     fn initialize(&mut self, id: &str, params: &Params<'_>, view: &View<'_>) -> Request<'static> {
         let Some(asked) = &params.protocol_version else {
             return Request::Reply(jsonrpc::error_response(
@@ -409,15 +375,6 @@ impl<'a> Asked<'a> {
         out.push_str("}}");
         Request::Reply(out)
     }
-}
-
-/// A client introduces itself.
-fn meet(introduction: &str, view: &View<'_>) -> Met {
-    view.clients.met_again(introduction).unwrap_or_else(|| {
-        let client = ClientInfo::read(introduction);
-        let (name, version) = client.parts();
-        view.clients.meet_in_words(introduction, name, version)
-    })
 }
 
 fn notification<'a>(method: &str, params: Option<&'a str>) -> Request<'a> {

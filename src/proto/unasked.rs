@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::provider::upstream::Server;
 
+/// Resources that one client may watch at one time, or one subscription may name.
+pub const RESOURCES: usize = 256;
+
 /// One of the lists that are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {

@@ -25,20 +25,19 @@ where
     /// The client opens a subscription.
     pub(super) fn listen(&mut self, id: &str, wanted: Wanted, acknowledged: &str) {
         let id = one_spelling(id);
-        let refused = if self.under_way.find(&id, false).is_some() || self.is_subscription(&id) {
+        let opened = if self.under_way.find(&id, false).is_some() || self.is_subscription(&id) {
             Err(CallError::Invalid("this request id is still in use on this connection".into()))
         } else if self.subscriptions.len() >= SUBSCRIPTIONS {
             let text = format!("one connection may have {SUBSCRIPTIONS} subscriptions");
             Err(CallError::Invalid(text))
         } else {
-            let mut subscription = Subscription::new(Some(&id), wanted.lists);
-            let mut resources = wanted.resources.into_iter();
-            let watched =
-                resources.try_for_each(|(server, uri)| subscription.watch(&self.caller, server, uri));
-            watched.map(|()| self.subscriptions.push(subscription))
+            Subscription::open(&id, wanted, &self.caller)
         };
-        match refused {
-            Ok(()) => self.wire.outbox.push(acknowledged),
+        match opened {
+            Ok(subscription) => {
+                self.subscriptions.push(subscription);
+                self.wire.outbox.push(acknowledged);
+            }
             Err(error) => {
                 let ticket = Ticket { id: Some((&*id).into()), stateless: true, ..Ticket::default() };
                 self.wire.outbox.push(&self.dialect.refuse(&ticket, &error));

@@ -4,16 +4,13 @@
 use serde::Deserialize;
 
 use super::params::Params;
-use super::serving;
+use super::serving::{self, Routed};
 use super::{Asked, Mcp, SERVER_INFO, Who};
 use crate::proto::jsonrpc::{self, INVALID_PARAMS, Message};
-use crate::proto::unasked::{List, Lists, Unasked, Wanted};
+use crate::proto::unasked::{List, Lists, RESOURCES, Unasked, Wanted};
 use crate::proto::{Request, Str, View, read_object};
 use crate::provider::push_json_string;
 use crate::tool::upstream::methods::Method;
-
-/// Resources that one subscription may name.
-const RESOURCES: usize = 256;
 
 #[derive(Deserialize)]
 struct Listen<'a> {
@@ -74,18 +71,15 @@ impl<'a> Asked<'a> {
 
     /// To be told of one resource, in the older era.
     pub(super) fn watch(self, params: Params<'a>, text: &'a str, who: Who, view: &View<'_>) -> Request<'a> {
-        match self.pass(Method::Subscribe, params, text, who, view) {
-            Request::Call(frame) => {
-                let read =
-                    read_object::<Uri<'_>>(&frame.arguments).map(|Uri { uri: Str(uri) }| uri.into_owned());
-                let Ok(uri) = read else { unreachable!("it was read before to find whose it is") };
-                match serving::server_of(&view.calls.registry(), view.principal, &uri) {
-                    Some(server) => Request::Watch { server, uri: uri.into(), frame },
-                    // It has just gone.
-                    None => Request::Call(frame),
-                }
+        let routed = match self.route(Method::Subscribe, text, view) {
+            Ok(routed) => routed,
+            Err(refusal) => return Request::Reply(refusal),
+        };
+        match (self.pass_to(&routed, Method::Subscribe, params, who, view), routed) {
+            (Request::Call(frame), Routed { server, uri: Some(uri), .. }) => {
+                Request::Watch { server, uri: uri.into(), frame }
             }
-            refused => refused,
+            (refused, _) => refused,
         }
     }
 

@@ -77,8 +77,18 @@ struct Reference<'a> {
     uri: Option<Str<'a>>,
 }
 
+/// Whose a request is.
+pub(super) struct Routed<'a> {
+    /// Who serves what it names.
+    pub server: Arc<Server>,
+    /// The resource that it names, where it is one.
+    pub uri: Option<Cow<'a, str>>,
+    /// Its parameters, as they were written.
+    raw: &'a str,
+}
+
 impl<'a> Asked<'a> {
-    /// Passes a request on; `text` is its whole frame.
+    /// Passes a request on to the server that it is for; `text` is its whole frame.
     pub(super) fn pass(
         self,
         method: Method,
@@ -87,8 +97,18 @@ impl<'a> Asked<'a> {
         who: Who,
         view: &View<'_>,
     ) -> Request<'a> {
-        let (id, stateless) = (self.id, self.stateless);
-        let refuse = |code, text: &str| Request::Reply(jsonrpc::error_response(id, code, text, None));
+        match self.route(method, text, view) {
+            Ok(routed) => self.pass_to(&routed, method, params, who, view),
+            Err(refusal) => Request::Reply(refusal),
+        }
+    }
+
+    /// Whose a request is.
+    ///
+    /// # Errors
+    /// The response, where it names nothing that is served here.
+    pub(super) fn route(&self, method: Method, text: &'a str, view: &View<'_>) -> Result<Routed<'a>, String> {
+        let refuse = |code, text: &str| Err(jsonrpc::error_response(self.id, code, text, None));
         let Message::Request { params: Some(raw), .. } = jsonrpc::read(text) else {
             return refuse(INVALID_PARAMS, "params must be an object");
         };
@@ -109,14 +129,27 @@ impl<'a> Asked<'a> {
             _ => return refuse(INVALID_PARAMS, "params must name one prompt or one resource"),
         };
         let Some(server) = server else {
-            let code = if uri.is_some() && !stateless { NO_RESOURCE } else { INVALID_PARAMS };
+            let code = if uri.is_some() && !self.stateless { NO_RESOURCE } else { INVALID_PARAMS };
             let what = if uri.is_some() { "resource" } else { "prompt" };
             return refuse(code, &format!("there is no such {what} here"));
         };
-        let tool = Some(Str(Cow::Owned(method.at(server))));
-        let Some(arguments) = arguments(raw) else {
-            return refuse(INVALID_PARAMS, "params must be an object");
+        Ok(Routed { server: Arc::clone(server), uri: uri.map(|Str(uri)| uri), raw })
+    }
+
+    /// Passes a request on to there.
+    pub(super) fn pass_to(
+        self,
+        routed: &Routed<'a>,
+        method: Method,
+        params: Params<'a>,
+        who: Who,
+        view: &View<'_>,
+    ) -> Request<'a> {
+        let Some(arguments) = arguments(routed.raw) else {
+            let text = "params must be an object";
+            return Request::Reply(jsonrpc::error_response(self.id, INVALID_PARAMS, text, None));
         };
+        let tool = Some(Str(Cow::Owned(method.at(&routed.server))));
         let can = if method.may_ask() { who.can } else { Can::NOTHING };
         let params = Params { name: tool, arguments: None, ..params };
         let mut request = self.call(params, Who { can, ..who }, view);

@@ -12,8 +12,6 @@ use tokio::time::Instant;
 
 use crate::config::servers::{self, ServerConfig};
 use crate::ids::{ClientSessionId, PrincipalId};
-use crate::provider::Fault;
-use crate::provider::Reply;
 use crate::provider::upstream::instance::{Instance, Live, State, Terms};
 use crate::provider::upstream::listing::{self, Listing};
 use crate::provider::upstream::message::{Era, Refusal};
@@ -21,6 +19,7 @@ use crate::provider::upstream::others;
 use crate::provider::upstream::pipe::Failed;
 use crate::provider::upstream::required::Given;
 use crate::provider::upstream::watched::{Watch, Watcher};
+use crate::provider::{Fault, Reply};
 
 /// A restart that comes so soon is waited for.
 const WORTH_WAITING: Duration = Duration::from_secs(2);
