@@ -363,3 +363,23 @@ fn the_token_comes_from_the_environment_and_goes_into_the_header() {
     let _shim = Shim::spawn(program);
     assert_eq!(daemon.accept().authorization.as_deref(), Some("Bearer a long enough token"));
 }
+
+/// Clients start the shim in folders of their users' projects: whose `.env` that is, nobody knows.
+#[test]
+fn a_dotenv_where_it_is_started_is_not_read() {
+    let daemon = Daemon::start();
+    let folder = std::env::temp_dir().join(format!("inflightd-dotenv-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = "INFLIGHTD_TOKEN=the token of another daemon\nSHIM_TIMEOUT_SECS=none\n";
+    std::fs::write(folder.join(".env"), text).unwrap();
+    for name in ["shim", "healthcheck"] {
+        let mut program = command(&[name]);
+        program.env("INFLIGHTD_URL", daemon.url()).current_dir(&folder);
+        program.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut started = program.spawn().unwrap();
+        assert_eq!(daemon.accept().authorization, None, "{name}");
+        drop(started.stdin.take());
+        let _ = started.wait().unwrap();
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}

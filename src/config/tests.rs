@@ -62,6 +62,12 @@ fn the_defaults_alone_make_a_configuration() {
     assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8079)));
     assert!(!config.token_required() && config.providers.is_empty() && config.tools_file.is_none());
     assert_eq!((config.limits.global, config.limits.session, config.limits.queue), (24, 8, 100));
+    assert_eq!(
+        (config.limits.executions, config.limits.connections, config.limits.waiters),
+        (200, 10_000, 1_000)
+    );
+    let looks = [config.health_interval, config.drain_timeout, config.ladder.connect, config.reattach];
+    assert_eq!(looks.map(|time| time.as_secs()), [30, 30, 10, 60]);
     assert_eq!((config.limits.frame_bytes, config.limits.write_queue_bytes), (33_554_432, 8_388_608));
     assert_eq!(config.offline.max_inflight, 8);
     assert_eq!(config.offline.fault, None);

@@ -40,6 +40,8 @@ fn ten_shims_at_once_start_one_daemon() {
         std::thread::yield_now();
     };
     for (process, _) in &left {
+        let arguments = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap();
+        assert!(arguments.ends_with("\0--idle-exit-secs\0900\0"), "{arguments}");
         let killed = std::process::Command::new("kill").args(["-9", &process.to_string()]).status();
         assert!(killed.unwrap().success());
     }

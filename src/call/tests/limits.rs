@@ -52,6 +52,25 @@ async fn all_providers_together_never_get_more_than_the_global_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_the_global_limit_too_those_of_a_higher_class_go_first() {
+    let rig = Rig::new(&[("GLOBAL_MAX_INFLIGHT", "1")]);
+    let call = |session, tool, label, priority| {
+        rig.wait_with(&rig.caller(0, session), tool, label, Options { priority, ..Options::default() })
+    };
+    let _at_work = call(1, "look", "a", Priority::Medium);
+    settle().await;
+    let _low = call(2, "look", "b", Priority::Low);
+    settle().await;
+    // At another provider: only there do the two meet.
+    let _high = call(3, "consult", "c", Priority::High);
+    settle().await;
+    assert_eq!((rig.stage.running(), rig.calls.pools().0.queued), (vec!["a".into()], 2));
+    rig.stage.order(rig.stage.find("a"), Order::answer("a"));
+    settle().await;
+    assert_eq!(rig.stage.running(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_provider_does_not_hold_up_another() {
     let rig = Rig::new(&[]);
     let full = waits(&rig, "consult", &["a", "b", "c", "d"]);
