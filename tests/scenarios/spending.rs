@@ -150,4 +150,15 @@ async fn an_alias_asks_its_model_of_its_provider_and_any_other_name_is_left_as_i
     assert!(lost["error"]["message"].as_str().unwrap().contains("nobody, which is not configured"), "{lost}");
     let listed = client.tell("listmodels", &json!({})).await;
     assert_eq!(listed["aliases"].as_array().unwrap().len(), 3, "{listed}");
+    assert_eq!(listed["default_provider"], "openai");
+    let about = |provider: &Value| {
+        ["provider", "default_model", "max_inflight", "timeout_secs"].map(|member| provider[member].clone())
+    };
+    let providers: Vec<_> = listed["providers"].as_array().unwrap().iter().map(about).collect();
+    let are = [["openai", "gpt-5-mini"], ["anthropic", "claude-sonnet-4-5"], ["offline", "offline-echo"]];
+    assert_eq!(
+        providers,
+        are.map(|[name, model]| [json!(name), json!(model), json!(8), json!(180.0)]),
+        "{listed}"
+    );
 }

@@ -190,6 +190,9 @@ async fn a_timeout_is_counted_as_a_timeout_and_as_nothing_else() {
     assert_eq!(ends, [1, 0, 0, 0, 1, 0]);
     let rates = ["success_rate", "error_rate", "timeout_rate"].map(|rate| sessions[rate].clone());
     assert_eq!(rates, [json!(0.0), json!(0.0), json!(1.0)]);
+    let lately = ["total_executions", "successful", "failed", "active_executions", "queue_size"];
+    assert_eq!(lately.map(|member| stats[member].as_u64().unwrap()), [1, 0, 1, 0, 0]);
+    assert_eq!(stats["average_duration_seconds"], 180.0);
     let told = rig.told(request);
     assert_eq!((&told["state"], &told["session"]["state"]), (&json!("timeout"), &json!("timeout")));
     assert_eq!(
