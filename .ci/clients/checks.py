@@ -107,3 +107,26 @@ def refused(is_error, result):
     assert is_error, f"not an error: {result}"
     assert "text" in text(result), f"the argument is not named: {text(result)}"
     equal((result.meta or {}).get("inflightd/error", {}).get("code"), "VALIDATION_ERROR")
+
+
+async def analyze(session):
+    """A real file, asked about twice, in every SDK."""
+    code = source()
+    answers = [
+        text(await session.call_tool("analyze", {"text": code, "question": question}))
+        for question in ("What is it for?", "What may go wrong?")
+    ]
+    assert all("offline" in answer.lower() for answer in answers), f"it does not say who answered: {answers}"
+    assert answers[0] != answers[1], "two questions got one answer"
+
+
+async def cancellation(session):
+    """For SDKs that send `notifications/cancelled` when the task that waits for a call is cancelled."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.call_tool, "echo", {"text": "never to be heard"})
+        await waiters_become(SLOW, 1)
+        # Calls of one connection run side by side.
+        assert "inflightd" in text(await session.call_tool("version", {}))
+        group.cancel_scope.cancel()
+    await waiters_become(SLOW, 0)
+    assert "inflightd" in text(await session.call_tool("version", {})), "the connection did not outlive it"

@@ -41,16 +41,6 @@ async def tools(session):
     assert all(tool.input_schema.get("type") == "object" for tool in found), "a schema is not an object's"
 
 
-async def analyze(session):
-    code = checks.source()
-    answers = [
-        text(await session.call_tool("analyze", {"text": code, "question": question}))
-        for question in ("What is it for?", "What may go wrong?")
-    ]
-    assert all("offline" in answer.lower() for answer in answers), f"it does not say who answered: {answers}"
-    assert answers[0] != answers[1], "two questions got one answer"
-
-
 async def echo(session):
     result = await session.call_tool("echo", {"text": checks.UNICODE})
     equal(text(result), checks.UNICODE)
@@ -90,18 +80,6 @@ async def invalid_arguments(session):
     checks.refused(result.is_error, result)
 
 
-async def cancellation(session):
-    """The SDK sends `notifications/cancelled` when the task that waits for a call is cancelled."""
-    async with anyio.create_task_group() as group:
-        group.start_soon(session.call_tool, "echo", {"text": "never to be heard"})
-        await checks.waiters_become(SLOW, 1)
-        # Calls of one connection run side by side.
-        assert "inflightd" in text(await session.call_tool("version", {}))
-        group.cancel_scope.cancel()
-    await checks.waiters_become(SLOW, 0)
-    assert "inflightd" in text(await session.call_tool("version", {})), "the connection did not outlive it"
-
-
 async def progress(session):
     seen = []
 
@@ -132,7 +110,7 @@ async def mode(promises, name, version):
     async with client(PLAIN, name) as session:
         await promises.hold(f"{version}: negotiated in mode {name}", negotiated, session, version)
         await promises.hold(f"{version}: every tool is listed", tools, session)
-        await promises.hold(f"{version}: analyze reads a real source file", analyze, session)
+        await promises.hold(f"{version}: analyze reads a real source file", checks.analyze, session)
         await promises.hold(f"{version}: echo keeps every character", echo, session)
         await promises.hold(f"{version}: fifty calls on one connection get fifty answers", many_at_once, session)
         await promises.hold(f"{version}: a megabyte comes back whole", a_megabyte, session)
@@ -145,7 +123,7 @@ async def mode(promises, name, version):
         await promises.hold(f"{version}: resources are listed and read", resources, session)
         await promises.hold(f"{version}: prompts are listed and got", prompts, session)
     async with client(SLOW, name) as session:
-        await promises.hold(f"{version}: a cancelled call stops, others go on", cancellation, session)
+        await promises.hold(f"{version}: a cancelled call stops, others go on", checks.cancellation, session)
         await promises.hold(f"{version}: a slow call tells its progress", progress, session)
 
 
