@@ -132,8 +132,8 @@ pub enum Full {
     },
     /// No queue is full, but the turn would surely come too late.
     #[error(
-        "Your turn for {name} would come after {before} others, in about {}s, and this call can wait for it only {}s",
-        wait.as_secs(), left.as_secs()
+        "Your turn for {name} would come after {before} others, in about {wait:.0?}, and this call can \
+         wait for it only {left:.0?}"
     )]
     Late {
         /// For what.

@@ -169,6 +169,8 @@ async fn who_would_surely_come_too_late_is_refused_at_once() {
         error.to_string(),
         "Your turn for test would come after 6 others, in about 12s, and this call can wait for it only 5s"
     );
+    let hasty = Claim { until: Deadline::after(Duration::from_millis(30)), ..of(Priority::Medium) };
+    assert!(pool.queue(&hasty).unwrap_err().to_string().ends_with("only 30ms"));
     let next = |claim: Claim| drop(pool.queue(&claim).expect("few are served before it"));
     next(Claim { class: Priority::High, ..patient(0) });
     next(Claim { principal: PrincipalId(2), ..patient(1) });
