@@ -152,7 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Poll::Ready(Some(self.protocol.read(&mut nothing)));
             }
             if !self.unread.is_empty() {
-                // The start of a frame's head, or less than was asked for: the rest is behind it.
+                // The start of a frame's head: the rest is behind it. What is before it was handed over.
+                self.unread.drain(..std::mem::take(&mut self.handed_over));
                 self.unread.extend_from_slice(came);
                 return Poll::Ready(self.unread());
             }

@@ -151,3 +151,19 @@ fn the_length_of_a_frame_is_known_once_its_head_is_whole() {
     assert_eq!(frame_bytes(b"\x81\xfe\x01\x001234"), Some(256 + 8));
     assert_eq!(frame_bytes(b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff1234"), Some(u64::MAX));
 }
+
+#[tokio::test]
+async fn a_wire_keeps_nothing_of_what_was_read_however_often_a_read_ends_within_a_head() {
+    let (mut wire, mut client) = pair(1 << 16, Vec::new());
+    let pongs = frame(0x8a, b"x").repeat(1000);
+    let (first, rest) = pongs.split_at(1);
+    client.write_all(first).await.unwrap();
+    for _ in 0..20 {
+        client.write_all(rest).await.unwrap();
+        client.write_all(first).await.unwrap();
+        for _ in 0..1000 {
+            assert!(matches!(next(&mut wire).await, Some(Ok(Message::Pong(_)))));
+        }
+    }
+    assert!(wire.unread.len() < 2 * pongs.len(), "{} bytes", wire.unread.len());
+}
