@@ -169,6 +169,7 @@ where
             }
             self.has_read_all = true;
         }
+        self.look_for_life();
         if !self.under_way.is_empty()
             && let Poll::Ready(place) = self.under_way.poll_due(cx)
         {
@@ -189,7 +190,9 @@ where
             self.tell_updates(cx);
         }
         self.read_in_a_row = 0;
-        match self.wire.poll_flush(cx) {
+        let flushed = self.wire.poll_flush(cx);
+        self.look_for_life();
+        match flushed {
             Poll::Ready(Err(_)) => Poll::Ready(Event::Over(End::Gone)),
             // Only now: a client that reads slowly is not answered faster.
             Poll::Ready(Ok(())) if self.line.moves_on() => Poll::Ready(Event::Turn),
@@ -200,6 +203,13 @@ where
                 }
                 self.rest()
             }
+        }
+    }
+
+    /// A pong may have to wait behind a long message of the peer's, or a ping behind one of ours.
+    fn look_for_life(&mut self) {
+        if self.wire.has_moved() {
+            self.pulse.heard();
         }
     }
 
@@ -220,6 +230,8 @@ where
     fn handle(&mut self, event: Event, cx: &mut Context<'_>) -> Option<End> {
         match event {
             Event::Frame(message) => {
+                // Seen here: the clock need not be read for it again.
+                self.wire.has_moved();
                 self.pulse.heard();
                 self.frame(message)
             }

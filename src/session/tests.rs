@@ -406,6 +406,7 @@ async fn a_connection_that_goes_takes_its_calls_along() {
 }
 
 mod client_limits;
+mod slow_links;
 
 /// An op client with more waiting for it than its connection takes.
 async fn flooded() -> Client {

@@ -46,6 +46,16 @@ pub struct Wire<S> {
     /// What goes out.
     pub outbox: Outbox,
     written: u64,
+    peer: Peer,
+}
+
+/// What is seen of the peer, be it within a message.
+#[derive(Default)]
+struct Peer {
+    /// It did not take what waits for it.
+    held_up: bool,
+    /// It sent something, or took what it did not take before.
+    moved: bool,
 }
 
 /// What tungstenite reads from and writes to.
@@ -96,7 +106,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             closed: false,
             outbox,
             written: 0,
+            peer: Peer::default(),
         }
+    }
+
+    /// Whether the peer has shown that it lives since this was asked last, be it within a message.
+    pub(super) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.peer.moved)
     }
 
     /// How many bytes the peer took.
@@ -151,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 let mut nothing = Between { came, ended: true, outbox: &mut self.outbox };
                 return Poll::Ready(Some(self.protocol.read(&mut nothing)));
             }
+            self.peer.moved = true;
             if !self.unread.is_empty() {
                 // The start of a frame's head: the rest is behind it. What is before it was handed over.
                 self.unread.drain(..std::mem::take(&mut self.handed_over));
@@ -225,10 +242,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The connection is gone.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, self.outbox.waiting()))?;
+            let Poll::Ready(count) = Pin::new(&mut self.stream).poll_write(cx, self.outbox.waiting())? else {
+                self.peer.held_up = true;
+                return Poll::Pending;
+            };
             if count == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
+            self.peer.moved |= std::mem::take(&mut self.peer.held_up);
             self.outbox.took(count);
             self.written += u64::try_from(count).unwrap_or_default();
         }
