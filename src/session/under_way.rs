@@ -49,7 +49,28 @@ struct Woken {
 #[derive(Default)]
 struct WokenState {
     places: Vec<usize>,
+    /// Which of all places are among these: work may tell much while nobody looks.
+    listed: Vec<bool>,
     session: Option<Waker>,
+}
+
+impl WokenState {
+    /// Lists a place that is not listed yet. Whoever listed the first has woken the session.
+    fn list(&mut self, place: usize) {
+        if self.listed.len() <= place {
+            self.listed.resize(place + 1, false);
+        }
+        if let Some(listed @ false) = self.listed.get_mut(place) {
+            *listed = true;
+            self.places.push(place);
+        }
+    }
+
+    /// Hands them over, in the room of others that were looked at.
+    fn hand_over(&mut self, to: &mut Vec<usize>) {
+        self.listed.fill(false);
+        std::mem::swap(&mut self.places, to);
+    }
 }
 
 struct PlaceWaker {
@@ -64,7 +85,7 @@ impl Wake for PlaceWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut state = self.woken.state.lock();
-        state.places.push(self.place);
+        state.list(self.place);
         let session = state.session.take();
         drop(state);
         if let Some(session) = session {
@@ -169,7 +190,7 @@ impl UnderWay {
                 }
                 return Poll::Pending;
             }
-            std::mem::swap(&mut state.places, &mut self.due);
+            state.hand_over(&mut self.due);
         }
     }
 
@@ -187,5 +208,42 @@ impl UnderWay {
             if place == FIRST { self.first_is_due = true } else { self.due.push(place) }
         }
         Some((call, news))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Session(AtomicUsize);
+
+    impl Wake for Session {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A session whose peer does not read looks at nobody, while work goes on to tell.
+    #[test]
+    fn a_place_that_is_woken_often_is_listed_once_until_it_is_looked_at() {
+        let mut calls = UnderWay::default();
+        calls.wakers = [1, 2]
+            .map(|place| Waker::from(Arc::new(PlaceWaker { woken: Arc::clone(&calls.woken), place })))
+            .into();
+        let session = Arc::new(Session::default());
+        let waker = Waker::from(Arc::clone(&session));
+        let cx = &mut Context::from_waker(&waker);
+        for looked in 1..4 {
+            assert!(calls.poll_due(cx).is_pending());
+            for _ in 0..100 {
+                calls.wakers.iter().for_each(Waker::wake_by_ref);
+            }
+            assert_eq!(calls.woken.state.lock().places.len(), 2);
+            assert_eq!(session.0.load(Ordering::Relaxed), looked);
+            assert_eq!([calls.poll_due(cx), calls.poll_due(cx)], [Poll::Ready(2), Poll::Ready(1)]);
+        }
     }
 }
