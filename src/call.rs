@@ -217,7 +217,14 @@ impl Calls {
                 Err(CallError::Expired { principal: Arc::clone(&principal.name) })
             }
             None => Err(no_such_tool(&offer.registry, principal, call.tool)),
-            Some(tool) => self.take_in(caller, &offer, tool, call, origin, (request, received)),
+            Some(tool) => {
+                let taken = || self.take_in(caller, &offer, tool, call, origin, (request, received));
+                std::panic::catch_unwind(AssertUnwindSafe(taken)).unwrap_or_else(|_| {
+                    // Whatever it held by then is given back. The other calls of its connection go on.
+                    tracing::error!("a call panicked before its work began; it was answered");
+                    Err(CallError::Lost)
+                })
+            }
         };
         taken.unwrap_or_else(|error| {
             let answer = Answer {

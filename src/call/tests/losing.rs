@@ -63,6 +63,22 @@ async fn a_panic_at_the_first_poll_frees_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_before_the_work_began_is_answered_and_goes_no_further() {
+    let rig = Rig::new(&[]);
+    let caller = rig.caller(0, 1);
+    let arguments = r#"{"k":"a","act":"panic early"}"#;
+    for _ in 0..2 {
+        let Submitted::Answered(answer) = rig.submit(&caller, "look", arguments, Options::default()) else {
+            panic!("it is under way")
+        };
+        assert_eq!((error(&answer), code(&answer)), (&CallError::Lost, Some(Code::InternalError)));
+        rig.assert_at_rest();
+    }
+    assert_eq!((rig.calls.watch().lifecycle().totals().error, rig.stage.begun()), (2, 0));
+    runs_afresh(&rig, "look").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_of_work_in_progress_answers_everybody_once() {
     assert_eq!(ends_for_all("look", Order::Panic).await, CallError::Lost);
     assert_eq!(ends_for_all("put", Order::Panic).await, CallError::Lost);

@@ -299,7 +299,8 @@ impl Job for Staged {
     }
 }
 
-/// A tool that works on the stage. Its argument `k` is its label; `act` is an order it has from the start.
+/// A tool that works on the stage. Its argument `k` is its label; `act` is an order it has from the start, or has it fail
+/// before that.
 #[derive(Debug)]
 pub(super) struct Act(pub(super) Arc<Stage>);
 
@@ -307,6 +308,7 @@ impl PlainWork for Act {
     fn job(&self, arguments: &Value) -> Box<dyn Job> {
         let text = |name: &str| arguments.get(name).and_then(Value::as_str);
         let order = match text("act") {
+            Some("panic early") => panic!("on purpose"),
             Some("panic") => Some(Order::Panic),
             Some(text) => Some(Order::answer(text)),
             None => None,
