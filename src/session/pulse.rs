@@ -162,6 +162,8 @@ impl Pulse {
                 return Poll::Ready(beat);
             }
         }
+        // A task that has done much at once is told to come again, and its timer is not looked at.
+        self.moved = !tokio::task::coop::has_budget_remaining();
         Poll::Pending
     }
 
@@ -189,6 +191,8 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     async fn beat(pulse: &mut Pulse) -> (Beat, u64) {
@@ -220,6 +224,21 @@ mod tests {
         pulse.heard();
         pulse.greeted();
         assert_eq!(beat(&mut pulse).await, (Beat::Ping, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_nobody_could_look_at_is_looked_at_the_next_time() {
+        let mut pulse = Pulse::new(false);
+        for much_was_done in [true, false] {
+            std::future::poll_fn(|cx| {
+                while much_was_done && pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready() {}
+                assert!(pulse.poll_beat(cx).is_pending());
+                assert_eq!(pulse.is_due(), much_was_done);
+                Poll::Ready(())
+            })
+            .await;
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
