@@ -28,8 +28,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    /// Says good-bye; calls under way are left by being dropped.
+    /// Leaves the calls under way, and says good-bye: whoever takes that slowly holds up none of them.
     pub(super) async fn good_bye(mut self, end: End) {
+        drop(std::mem::take(&mut self.under_way));
         self.wire.good_bye(end).await;
     }
 }

@@ -405,6 +405,15 @@ async fn a_connection_that_goes_takes_its_calls_along() {
     rig.assert_at_rest();
 }
 
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_client_that_is_slow_to_say_good_bye_are_left_before_it_does() {
+    let mut client = Client::greeted().await;
+    client.look("a").await;
+    client.hub.closing.set();
+    settle().await;
+    assert_eq!((client.rig.tasks.live(TaskKind::Session), client.rig.calls.watch().active()), (1, 0));
+}
+
 mod client_limits;
 mod slow_links;
 
