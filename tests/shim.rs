@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use fake::{Daemon, Peer, Shim, command};
 use serde_json::json;
-use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message, WebSocket};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 
 const CALL: &str =
     r#"{"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+const LIST: &str = r#"{"id":5,"method":"tools/list"}"#;
 const PING: &str = r#"{"jsonrpc":"2.0","id":99,"method":"ping"}"#;
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","x":18446744073709551616}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -209,6 +211,29 @@ fn what_was_in_flight_is_sent_again_with_the_mark_as_its_only_change() {
     assert_eq!(peer.text(), CALL);
     peer.answer(&json!(5), &json!({}));
     assert_eq!(shim.json()["id"], 5);
+    assert!(shim.finish().0.is_empty());
+}
+
+#[test]
+fn what_is_too_large_for_the_daemon_is_refused_and_not_sent_again() {
+    let daemon = Daemon::start();
+    let mut shim = Shim::start(&daemon);
+    let mut peer = daemon.accept();
+    let large =
+        CALL.replace("\"c\"", "\"large\"").replace("{}", &json!({"text": "x".repeat(9999)}).to_string());
+    for line in [CALL, &large] {
+        shim.send(line);
+        assert_eq!(peer.text(), line);
+    }
+    peer.socket.close(Some(CloseFrame { code: CloseCode::Size, reason: Utf8Bytes::default() })).unwrap();
+    let refused = shim.json();
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!("large"), &json!(-32600)));
+    assert!(refused["error"]["message"].as_str().unwrap().contains(&large.len().to_string()));
+    drop(peer);
+    let mut peer = daemon.accept();
+    assert_eq!(peer.json()["id"], "c");
+    shim.send(LIST);
+    assert_eq!(peer.text(), LIST);
     assert!(shim.finish().0.is_empty());
 }
 

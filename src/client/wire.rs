@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Bytes, Message, Utf8Bytes, WebSocket};
 
@@ -35,6 +36,9 @@ pub enum LinkLost {
         /// Close code and text, as the daemon gave them.
         reason: String,
     },
+    /// It said that a message was too large for it.
+    #[error("the daemon closed the connection: a message was too large for it")]
+    TooBig,
     /// A ping went unanswered.
     #[error("the daemon did not answer a ping in time")]
     Silent,
@@ -173,6 +177,7 @@ impl Reader {
         self.pulse.alive();
         match message {
             Message::Text(text) => Ok(Some(text)),
+            Message::Close(Some(frame)) if frame.code == CloseCode::Size => Err(LinkLost::TooBig),
             Message::Close(frame) => {
                 let reason = frame.map_or_else(|| "no reason given".to_owned(), |frame| frame.to_string());
                 Err(LinkLost::Closed { reason })

@@ -36,6 +36,11 @@ pub(super) enum Refusal {
         /// The most that a line may have.
         limit_bytes: usize,
     },
+    /// A message that this daemon does not take.
+    TooBig {
+        /// How many it has.
+        bytes: usize,
+    },
     /// A line that no frame can carry.
     NotUtf8,
 }
@@ -67,7 +72,7 @@ impl Refusal {
             Self::Unauthorized { .. } => (-32019, "UNAUTHORIZED", false),
             Self::OutcomeUnknown => (-32017, "OUTCOME_UNKNOWN", false),
             Self::OverCapacity => (-32010, "OVER_CAPACITY", true),
-            Self::TooLong { .. } => (-32600, "VALIDATION_ERROR", false),
+            Self::TooLong { .. } | Self::TooBig { .. } => (-32600, "VALIDATION_ERROR", false),
             Self::NotUtf8 => (-32700, "VALIDATION_ERROR", false),
         };
         let message = quoted(&self.to_string());
@@ -86,6 +91,9 @@ impl fmt::Display for Refusal {
             }
             Self::OverCapacity => f.write_str("too many requests wait for the daemon: try again later"),
             Self::TooLong { limit_bytes } => write!(f, "a message may have {limit_bytes} bytes at most"),
+            Self::TooBig { bytes } => {
+                write!(f, "the message has {bytes} bytes, more than the daemon takes (MAX_FRAME_BYTES there)")
+            }
             Self::NotUtf8 => f.write_str("a message must be UTF-8"),
         }
     }

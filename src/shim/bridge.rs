@@ -83,6 +83,12 @@ impl Bridge {
         self.output.line(LIST_CHANGED)
     }
 
+    /// A message was too large for the daemon: whoever sent it is told so, and it is not sent again.
+    pub(super) fn too_big(&self) -> io::Result<()> {
+        let answer = self.state.lock().too_big();
+        answer.map_or(Ok(()), |answer| self.output.line(&answer))
+    }
+
     /// The connection is gone, or did not come about.
     pub(super) fn lost(&self, wait_until: Instant, why: &Refusal) -> io::Result<()> {
         let answers = self.state.lock().lost(wait_until, why);

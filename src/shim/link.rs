@@ -166,6 +166,9 @@ impl<'a> Link<'a> {
     fn settle(&mut self, trouble: Trouble) -> io::Result<()> {
         let url = self.endpoint.to_string();
         let spawned = self.spawn(&trouble);
+        if matches!(trouble, Trouble::Lost(LinkLost::TooBig)) {
+            self.bridge.too_big()?;
+        }
         let why = match trouble {
             Trouble::Output(error) => return Err(error),
             Trouble::Connect(error) => Refusal::from_connect(&url, &error),

@@ -75,6 +75,9 @@ struct InFlight {
     order: u64,
     /// The request itself, to be sent again over the next connection; `None`: it is too large to be kept.
     line: Option<Box<str>>,
+    bytes: usize,
+    /// A daemon had it before.
+    again: bool,
 }
 
 /// A message that waits for a daemon, with its id if it is a request.
@@ -95,6 +98,8 @@ pub(super) struct State<S> {
     again: VecDeque<Box<str>>,
     /// Requests taken back since a connection was lost.
     taken_back: VecDeque<Box<str>>,
+    /// The largest message sent over this connection that wants no answer.
+    unasked_bytes: usize,
     held: VecDeque<Held>,
     held_bytes: usize,
     session: Option<Session>,
@@ -114,6 +119,7 @@ impl<S: Clone> State<S> {
             order: 0,
             again: VecDeque::new(),
             taken_back: VecDeque::new(),
+            unasked_bytes: 0,
             held: VecDeque::new(),
             held_bytes: 0,
             session: None,
@@ -197,6 +203,18 @@ impl<S: Clone> State<S> {
         Some(asked)
     }
 
+    /// The daemon says that a message was too large for it: what the client must be told. Of what is in flight the
+    /// largest is too large, whichever was meant, unless that was one that wants no answer.
+    pub(super) fn too_big(&mut self) -> Option<String> {
+        let largest = self.in_flight.iter().max_by_key(|(_, asked)| asked.bytes);
+        let (key, _) = largest.filter(|(_, asked)| asked.bytes > self.unasked_bytes)?;
+        let key = key.clone();
+        let asked = self.land(&key)?;
+        let refusal = Refusal::TooBig { bytes: asked.bytes };
+        // With the mark it has become too large: an earlier daemon took it.
+        Some(if asked.again { asked.farewell(&refusal) } else { refusal.answer(asked.id.raw()) })
+    }
+
     /// The connection is gone: what the client must be told at once. Everything else in flight is sent again over the
     /// next one. Messages wait anew only if it had been open.
     pub(super) fn lost(&mut self, wait_until: Instant, away: &Refusal) -> Vec<String> {
@@ -204,6 +222,7 @@ impl<S: Clone> State<S> {
             self.door = Door::Waiting { until: wait_until };
         }
         let mut answers = Vec::new();
+        self.unasked_bytes = 0;
         self.again.clear();
         for (key, waits) in self.in_order() {
             if waits {
@@ -240,8 +259,9 @@ impl<S: Clone> State<S> {
     /// One message after the other that waited for `sender`, then opens the door and says [`Step::Rest`].
     pub(super) fn release(&mut self, sender: &S) -> Step<S> {
         while let Some(key) = self.again.pop_front() {
-            let asked = self.in_flight.get(&key);
-            if let Some((asked, line)) = asked.and_then(|asked| Some((asked, asked.line.as_deref()?))) {
+            let Some(asked) = self.in_flight.get_mut(&key) else { continue };
+            asked.again = true;
+            if let Some(line) = asked.line.as_deref() {
                 let line = match asked.method {
                     Method::ToolsCall => mark::resume(line),
                     Method::Initialize
@@ -277,13 +297,14 @@ impl<S: Clone> State<S> {
                 // An id that is used again is another request.
                 self.land(id.key());
                 self.taken_back.retain(|taken| **taken != *id.key());
-                let bytes = self.in_flight_bytes.saturating_add(line.len());
-                let line = (bytes <= MAX_IN_FLIGHT_BYTES).then(|| line.into());
+                let (bytes, all) = (line.len(), self.in_flight_bytes.saturating_add(line.len()));
+                let line = (all <= MAX_IN_FLIGHT_BYTES).then(|| line.into());
                 if line.is_some() {
-                    self.in_flight_bytes = bytes;
+                    self.in_flight_bytes = all;
                 }
-                let asked = InFlight { method, order: self.order, line, id };
+                let asked = InFlight { method, order: self.order, line, bytes, again: false, id };
                 self.in_flight.insert(asked.id.key().into(), asked);
+                return Ok(());
             }
             Message::Notification { method: Method::Initialized, .. } => {
                 if let Some(session) = &mut self.session {
@@ -296,6 +317,7 @@ impl<S: Clone> State<S> {
             }
             Message::Notification { .. } | Message::Response { .. } | Message::Opaque => {}
         }
+        self.unasked_bytes = self.unasked_bytes.max(line.len());
         Ok(())
     }
 

@@ -181,3 +181,22 @@ fn both_tables_are_bounded_and_say_so() {
     let full = r#"{"id":"one more","method":"x"}"#.to_owned();
     assert_eq!(answer(state.line(full))["error"]["data"]["code"], "OVER_CAPACITY");
 }
+
+#[test]
+fn of_what_is_in_flight_the_largest_was_too_large_unless_something_else_was() {
+    let mut state = open();
+    send(&mut state, CALL);
+    send(&mut state, LIST);
+    let note = format!(r#"{{"method":"x","params":"{}"}}"#, "x".repeat(999));
+    send(&mut state, &note);
+    assert_eq!(state.too_big(), None, "nobody waits for that one");
+    assert!(state.lost(Instant::now(), &away()).is_empty());
+    for expected in [MARKED, LIST] {
+        assert_eq!(state.release(&2), Step::Send(2, expected.to_owned()));
+    }
+    // It was taken without the mark, and may have run.
+    let refused = |state: &mut State<u8>| answer(Step::Answer(state.too_big().unwrap()));
+    assert_eq!(refused(&mut state)["error"]["code"], -32017);
+    assert_eq!(refused(&mut state)["error"]["code"], -32600);
+    assert_eq!(state.too_big(), None);
+}
