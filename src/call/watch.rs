@@ -23,7 +23,7 @@ use crate::tool::Found;
 const KEPT_FOR: Duration = Duration::from_secs(3600);
 /// How many outcomes are kept; the oldest goes first.
 const KEPT_OUTCOMES: usize = 1024;
-/// How many bytes of outcomes are kept; the oldest goes first.
+/// How many bytes of outcomes, and of what was asked for them, are kept; the oldest goes first.
 const KEPT_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
@@ -34,13 +34,6 @@ struct Kept {
     /// How the call ended for its caller, whose record may be forgotten sooner.
     ended: Terminal,
     flight: Arc<Flight>,
-}
-
-impl Kept {
-    fn bytes(&self) -> usize {
-        let reply = self.flight.outcome().and_then(|outcome| outcome.as_ref().ok());
-        reply.map_or(0, |reply| reply.bytes())
-    }
 }
 
 /// Calls under way and outcomes kept, beside the records of those that ended.
@@ -123,14 +116,14 @@ impl Watch {
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut kept = self.kept.lock();
-        let mut bytes: usize = kept.iter().map(Kept::bytes).sum();
+        let mut bytes: usize = kept.iter().map(|kept| kept.flight.bytes()).sum();
         while let Some(oldest) = kept.front() {
             let too_old = now.saturating_duration_since(oldest.since) > KEPT_FOR;
             if !too_old && kept.len() <= KEPT_OUTCOMES && bytes <= KEPT_BYTES {
                 return;
             }
             // One that was still at work when the sum was taken may have landed since.
-            bytes = bytes.saturating_sub(oldest.bytes());
+            bytes = bytes.saturating_sub(oldest.flight.bytes());
             kept.pop_front();
         }
     }

@@ -41,7 +41,7 @@ impl Flight {
         wake([None, run]);
     }
 
-    /// How much memory it takes once it has landed, about.
+    /// How much memory it takes, once it has landed with its reply, about.
     pub(in crate::call) fn bytes(&self) -> usize {
         let reply = self.outcome().and_then(|outcome| outcome.as_ref().ok());
         self.arguments.len() + reply.map_or(0, |reply| reply.bytes())

@@ -256,6 +256,23 @@ async fn of_kept_outcomes_the_oldest_go_where_they_are_too_many_or_too_large() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_asked_takes_of_the_room_for_kept_outcomes_too() {
+    let rig = Rig::new(&[]);
+    let large = "x".repeat(2 << 20);
+    let waiter = rig.wait(&rig.caller(0, 1), "put", &large);
+    settle().await;
+    let watch = rig.calls.watch();
+    let keep = |_| {
+        let request = RequestId::mint();
+        watch.keep(request, PrincipalId(0), Terminal::Timeout, waiter.seat().0);
+        request
+    };
+    let all: Vec<_> = (0..32).map(keep).collect();
+    let is_kept = |request| watch.find(PrincipalId(0), request).is_some();
+    assert!(!is_kept(all[0]) && is_kept(all[1]), "64 MiB is 31 of 2 MiB and a little");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_its_connection_a_cheap_read_lingers_two_seconds() {
     let rig = Rig::new(&[]);
     let (waiter, work) = rig.at_work("look", "a");
