@@ -304,7 +304,8 @@ impl Calls {
         }
         let continues = origin.continues();
         if let Some(continues) = continues
-            && let Some(submitted) = self.continued(continues, tool, &canonical, arrival)?
+            && let Some(submitted) =
+                self.continued(continues, tool, &canonical, arrival, attached.as_ref())?
         {
             return Ok(submitted);
         }

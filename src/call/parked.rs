@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::call::flight::{Flight, NoSeat, SeatNo};
 use crate::call::outcome::{CallError, Full};
+use crate::call::reattach::Attached;
 use crate::call::waiter::{Arrival, Waiter};
 use crate::call::{Calls, Submitted};
 use crate::ids::{PrincipalId, QuestionId, RequestState};
@@ -127,6 +128,7 @@ impl Calls {
         tool: &Arc<Tool>,
         arguments: &[u8],
         arrival: Arrival,
+        attached: Option<&Attached>,
     ) -> Result<Option<Submitted>, CallError> {
         let Some(text) = continues.state.filter(|text| text.starts_with(RequestState::PREFIX)) else {
             return Ok(None);
@@ -163,7 +165,7 @@ impl Calls {
             }
         }
         let waiter = Waiter::new(Arc::clone(&self.watch), flight, seat, Role::Follower, arrival);
-        Ok(Some(waiter.submitted()))
+        Ok(Some(waiter.attached(attached.cloned()).submitted()))
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Attachment {
 }
 
 /// A call as its waiter finds it in the attachment again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Attached {
     attachment: Arc<Attachment>,
     id: Arc<str>,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::call::{Answer, Call, CallError, Continues};
+use crate::ids::{PrincipalId, SessionKey};
 
 const LABEL: &str = r#"{"k":"same"}"#;
 
@@ -127,6 +128,28 @@ async fn a_state_is_good_once_for_its_own_principal_tool_and_arguments() {
         "\"result\":{\"n\":1}"
     );
     assert_eq!(misfit(&answer(comes_back(&rig, &caller, "order", &state, &responses)).await), "requestState");
+    rig.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_back_finds_its_call_again_when_its_connection_goes() {
+    let rig = rig(&[]);
+    let attachment = rig.calls.attachments().attach(PrincipalId(0), SessionKey::new(7));
+    let caller = Caller { attachment, ..rig.caller(0, 1) };
+    let (state, question) = parked(&rig, &caller, "order").await;
+    let responses = json!({question: {"n": 1}}).to_string();
+    let comes_back = |resume| {
+        let options = Options { resume, ..by_results() };
+        let call = Call { id: Some("2"), tool: "order", arguments: LABEL, extra: None, options };
+        let continues = Continues { state: Some(&state), responses: Some(&responses) };
+        rig.calls.resubmit(&caller, call, Some(continues))
+    };
+    let Submitted::Waiting(waiter) = comes_back(false) else { panic!("it goes on") };
+    drop(waiter);
+    settle().await;
+    for _ in 0..2 {
+        assert_eq!(text(&answer(comes_back(true)).await), "\"result\":{\"n\":1}");
+    }
     rig.assert_at_rest();
 }
 
