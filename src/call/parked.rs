@@ -86,6 +86,12 @@ impl Parked {
         self.runs.lock().remove(&state);
     }
 
+    /// Who parked there is back without its handle, which never arrived.
+    pub(super) fn forget_seat(&self, flight: &Arc<Flight>, seat: SeatNo) {
+        let is_it = |entry: &Entry| Arc::ptr_eq(&entry.flight, flight) && entry.seat == seat;
+        self.runs.lock().retain(|_, entry| !is_it(entry));
+    }
+
     /// Lets go of those whose callers came too late.
     pub(super) fn sweep(&self) {
         let now = Instant::now();

@@ -235,6 +235,9 @@ impl Calls {
                 Ok(seat) => {
                     // An old connection that is not known to be gone has lost its call to this one.
                     flight.cancel(before);
+                    if flight.ask_anew(before, seat, arrival.can) {
+                        self.watch.parked().forget_seat(&flight, before);
+                    }
                     let watch = Arc::clone(&self.watch);
                     return Ok(Some(Waiter::new(watch, flight, seat, Role::Follower, arrival)));
                 }

@@ -156,6 +156,20 @@ impl Flight {
         Ok(seat)
     }
 
+    /// Who parked at `before` is back at `seat` without having heard what it is asked: it is asked again. Whether
+    /// there is anything.
+    pub(in crate::call) fn ask_anew(&self, before: SeatNo, seat: SeatNo, can: Can) -> bool {
+        let mut state = self.state.lock();
+        let unheard =
+            |open: &&mut Open| open.at == before && open.parked.is_some() && can.covers(open.question.needs);
+        let mut any = false;
+        for open in state.questions.iter_mut().filter(unheard) {
+            (open.at, open.told, open.parked) = (seat, false, None);
+            any = true;
+        }
+        any
+    }
+
     /// Nobody has come back: others are asked instead. Whether anybody waits who could be.
     pub(in crate::call) fn ask_instead_of_parked(&self) -> bool {
         let mut state = self.state.lock();

@@ -154,6 +154,27 @@ async fn who_came_back_finds_its_call_again_when_its_connection_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_did_not_hear_what_it_is_asked_is_asked_again_when_it_is_back() {
+    let rig = rig(&[]);
+    let attachment = rig.calls.attachments().attach(PrincipalId(0), SessionKey::new(7));
+    let caller = Caller { attachment, ..rig.caller(0, 1) };
+    let calls = |resume| {
+        let options = Options { resume, ..by_results() };
+        rig.calls
+            .submit(&caller, Call { id: Some("1"), tool: "order", arguments: LABEL, extra: None, options })
+    };
+    let (first, question) = asks(&answer(calls(false)).await);
+    settle().await;
+    let (second, same) = asks(&answer(calls(true)).await);
+    assert_eq!(question, same);
+    let responses = json!({&question[0]: {"n": 1}});
+    assert_eq!(misfit(&answer(comes_back(&rig, &caller, "order", &first, &responses)).await), "requestState");
+    let back = answer(comes_back(&rig, &caller, "order", &second, &responses)).await;
+    assert_eq!(text(&back), "\"result\":{\"n\":1}");
+    rig.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_not_answered_is_asked_again_and_what_came_meanwhile_too() {
     let rig = rig(&[]);
     let caller = rig.caller(0, 1);
