@@ -7,12 +7,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::call::tests::rig::{Rig, code, end, error, pass, secs, settle, text, within};
-use crate::call::tests::stage::{Order, Progress};
-use crate::call::{Answer, CallError, Code, Options, Waiter};
-use crate::ids::{PrincipalId, RequestId};
+use crate::call::tests::stage::{Act, Order, Progress};
+use crate::call::{Answer, Call, CallError, Caller, Code, Options, Submitted, Waiter};
+use crate::ids::{PrincipalId, RequestId, SessionKey};
 use crate::lifecycle::Role;
 use crate::phase::Terminal;
-use crate::tool::{Dedup, Found};
+use crate::tool::{Dedup, Effect, Found, Worth};
 
 /// What is known of a request of principal 0.
 fn found(rig: &Rig, request: RequestId) -> Value {
@@ -406,4 +406,34 @@ async fn a_kept_outcome_outlives_the_records_of_busy_days() {
     }
     assert_eq!(found(&rig, answer.request)["state"], "timeout");
     assert_eq!(collected(&rig, answer.request), "late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_back_finds_its_call_though_other_tools_are_offered_by_now() {
+    let rig = Rig::new(&[]);
+    let attachment = rig.calls.attachments().attach(PrincipalId(0), SessionKey::new(7));
+    let caller = Caller { attachment, ..rig.caller(0, 1) };
+    let plain = (*rig.calls.registry()).clone();
+    let offer = |names: &[&str]| {
+        let mut registry = plain.clone();
+        for name in names {
+            let work = Box::new(Act(Arc::clone(&rig.stage)));
+            registry.add_custom(name, Effect::Write, Worth::Cheap, work, &rig.config.ladder).unwrap();
+        }
+        rig.calls.offer_anew(registry);
+    };
+    let call = |tool, resume| {
+        let options = Options { resume, ..Options::default() };
+        rig.calls
+            .submit(&caller, Call { id: Some("1"), tool, arguments: r#"{"k":"a"}"#, extra: None, options })
+    };
+    offer(&["send"]);
+    drop(call("send", false));
+    settle().await;
+    offer(&["store", "send"]);
+    let Submitted::Answered(other) = call("store", true) else { panic!("it is another call") };
+    assert_eq!(code(&other), Some(Code::OutcomeUnknown));
+    let Submitted::Waiting(mut waiter) = call("send", true) else { panic!("it runs") };
+    rig.stage.order(rig.stage.find("a"), Order::answer("sent"));
+    assert_eq!(text(&end(&mut waiter).await), "sent");
 }
