@@ -77,6 +77,8 @@ impl UnderWay {
         takes_back: bool,
     ) -> Option<Self> {
         if session.as_ref().is_some_and(|session| !session.begins(&id, waiter.cancel_handle())) {
+            // Its client is told that it did not begin.
+            waiter.cancel_handle().cancel();
             return None;
         }
         if waiter.counts_steps() {
@@ -182,5 +184,32 @@ impl Drop for UnderWay {
         if self.takes_back && !self.ended {
             self.waiter.cancel_handle().cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::tests::rig::{Rig, settle};
+    use crate::call::tests::stage::Progress;
+    use crate::door::Hub;
+    use crate::health::Health;
+    use crate::http::Sessions;
+
+    #[tokio::test]
+    async fn of_two_calls_that_come_at_once_under_one_id_the_refused_one_goes_on_for_nobody() {
+        let rig = Rig::new(&[]);
+        let hub =
+            Hub::new(&rig.config, Arc::clone(&rig.calls), Arc::new(Health::default()), rig.tasks.clone());
+        let session = Sessions::default().open(&hub, rig.caller(0, 1), Mcp::default()).unwrap();
+        let ((first, kept), (second, refused)) = (rig.at_work("post", "a"), rig.at_work("post", "b"));
+        let begins =
+            |waiter| UnderWay::new(waiter, Ticket::default(), "1".into(), Some(Arc::clone(&session)), false);
+        let first = begins(first);
+        assert!(first.is_some() && begins(second).is_none());
+        settle().await;
+        let progress = [kept, refused].map(|work| rig.stage.progress(work));
+        assert_eq!(progress, [Progress::Running, Progress::CutOff]);
+        drop(first);
     }
 }
