@@ -152,15 +152,18 @@ impl Calls {
         let state = RequestState::parse(text).ok_or_else(unknown)?;
         let entry =
             self.watch.parked().take(state, arrival.principal, tool, arguments).ok_or_else(unknown)?;
-        let Entry { flight, seat: before, questions, .. } = entry;
-        let seat = match flight.board_parked(before, arrival.priority, arrival.until(), arrival.can) {
+        let boarded = entry.flight.board_parked(entry.seat, arrival.priority, arrival.until(), arrival.can);
+        let seat = match boarded {
             Ok(seat) => seat,
             Err(NoSeat::Over) => return Err(unknown()),
             Err(NoSeat::Full) => {
+                // It is told to come again.
+                self.watch.parked().runs.lock().insert(state, entry);
                 let full = Full::Waiters { limit: self.rules.max_waiters };
                 return Err(CallError::Full { full, retry_after: Some(Duration::from_secs(1)) });
             }
         };
+        let Entry { flight, questions, .. } = entry;
         for id in questions {
             match said.to(id) {
                 Some(said) => {

@@ -251,6 +251,24 @@ async fn where_others_wait_they_are_asked_instead_of_one_who_does_not_come_back(
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_finds_too_many_waiting_may_come_back_once_more() {
+    let rig = rig(&[("WAITERS_MAX", "2")]);
+    let caller = rig.caller(0, 1);
+    let mut first = waits(&rig, &caller, by_results());
+    let _second = waits(&rig, &rig.caller(0, 2), can(Can::FORMS));
+    settle().await;
+    let (state, question) = asks(&end(&mut first).await);
+    settle().await;
+    let third = waits(&rig, &rig.caller(0, 3), can(Can::FORMS));
+    let responses = json!({&question[0]: {"n": 1}});
+    let full = answer(comes_back(&rig, &caller, "inquire", &state, &responses)).await;
+    assert_eq!(code(&full), Some(Code::OverCapacity));
+    drop(third);
+    let back = answer(comes_back(&rig, &caller, "inquire", &state, &responses)).await;
+    assert_eq!(text(&back), "\"result\":{\"n\":1}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_parked_run_ends_at_once_when_the_daemon_goes_down() {
     let rig = rig(&[]);
     let caller = rig.caller(0, 1);
