@@ -89,6 +89,8 @@ pub enum Close {
     NotText,
     /// 1008
     DoesNotRead,
+    /// 1008
+    AsksTooMuch,
     /// 1009
     TooBig,
     /// 4000
@@ -109,6 +111,7 @@ impl Close {
             Self::ProtocolError => (1002, "protocol error"),
             Self::NotText => (1007, "invalid UTF-8"),
             Self::DoesNotRead => (1008, "the client does not read"),
+            Self::AsksTooMuch => (1008, "too many requests wait for their turn"),
             Self::TooBig => (1009, "frame too big"),
             Self::NotJson => (4000, "not JSON"),
             Self::NoHello => (4001, "the first frame must be a hello"),

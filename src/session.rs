@@ -321,7 +321,7 @@ where
                 None
             }
             Ok(None) => None,
-            Err(line::Overflow) => Some(End::Close(Close::DoesNotRead)),
+            Err(line::Overflow) => Some(End::Close(Close::AsksTooMuch)),
         }
     }
 

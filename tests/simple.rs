@@ -386,6 +386,18 @@ async fn too_many_waiting_requests_are_refused_in_their_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_goes_on_asking_beyond_all_bounds_is_told_why_it_is_closed() {
+    let daemon = Daemon::start(&[]).await;
+    let mut shim = daemon.shim().await;
+    shim.send(&call("post", json!({})).to_string()).await;
+    for n in 0..=256 + 1024 {
+        shim.send(&json!({"op": "ping", "id": n}).to_string()).await;
+    }
+    let Message::Close(Some(frame)) = shim.socket.next().await.unwrap().unwrap() else { panic!("no close") };
+    assert_eq!((u16::from(frame.code), &*frame.reason), (1008, "too many requests wait for their turn"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shim_cancels_the_call_that_runs_and_is_answered_in_order() {
     let daemon = Daemon::start(&[]).await;
     let mut shim = daemon.shim().await;

@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::proto::{Turn, WAIT_FOR_TURN};
 
-/// Answers that wait behind them, refusals mostly. A client that makes more does not read.
+/// Answers that wait behind them, refusals mostly. A client that makes more does not wait for any.
 const ANSWERS: usize = 1024;
 
 /// What is next.
