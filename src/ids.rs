@@ -104,9 +104,17 @@ pub struct PrincipalId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientSessionId(pub u64);
 
-/// Names one tool of the registry.
+/// Names one tool, whatever else is offered beside it, before or after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ToolId(pub u32);
+pub struct ToolId(pub u64);
+
+impl ToolId {
+    /// The tool of this name. No two names have one id, unless by a chance of 1 in 2^64: none can be made to.
+    pub fn of(name: &str) -> Self {
+        let hash = blake3::hash(name.as_bytes());
+        Self(hash.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes))
+    }
+}
 
 /// Milliseconds since 1970; 0 on a machine whose clock stands before that.
 pub fn epoch_ms() -> u64 {

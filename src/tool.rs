@@ -168,7 +168,7 @@ pub trait PlainWork: Send + Sync + std::fmt::Debug {
 
 /// One tool, as registered.
 pub struct Tool {
-    /// Its place in the registry.
+    /// Its id, by its name.
     pub id: ToolId,
     /// Its name, unique in the registry.
     pub name: Arc<str>,

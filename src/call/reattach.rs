@@ -228,9 +228,8 @@ impl Calls {
         arrival: Arrival,
     ) -> Result<Option<Waiter>, CallError> {
         let found = attached.and_then(Attached::find);
-        // By its name: where other tools are offered by now, its number is another.
         let matching =
-            found.filter(|(flight, _)| flight.tool().name == tool.name && flight.has_arguments(arguments));
+            found.filter(|(flight, _)| flight.tool().id == tool.id && flight.has_arguments(arguments));
         if let Some((flight, before)) = matching {
             match flight.board_again(arrival.priority, arrival.until(), arrival.can) {
                 Ok(seat) => {

@@ -206,10 +206,10 @@ impl Registry {
         others: Vec<Registration>,
         ladder: &Ladder,
     ) -> Result<(), RegistryError> {
-        let id = self.place_for(&entry, None)?;
-        let mut tool = compile(id, entry, ladder)?;
+        self.may_have_its_name(&entry, None)?;
+        let mut tool = compile(entry, ladder)?;
         for other in others {
-            tool.others.push(Arc::new(compile(id, other, ladder)?));
+            tool.others.push(Arc::new(compile(other, ladder)?));
         }
         self.add(Arc::new(tool));
         Ok(())
@@ -231,12 +231,12 @@ impl Registry {
     }
 
     fn compiled(&self, entry: Registration, ladder: &Ladder) -> Result<Arc<Tool>, RegistryError> {
-        let id = self.place_for(&entry, None)?;
-        Ok(Arc::new(compile(id, entry, ladder)?))
+        self.may_have_its_name(&entry, None)?;
+        Ok(Arc::new(compile(entry, ladder)?))
     }
 
-    /// The id of a tool that can have its name.
-    fn place_for(&self, entry: &Registration, owner: Option<&Arc<str>>) -> Result<ToolId, RegistryError> {
+    /// Whether a tool can have the name that it wants.
+    fn may_have_its_name(&self, entry: &Registration, owner: Option<&Arc<str>>) -> Result<(), RegistryError> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if entry.name.is_empty() || entry.name.len() > LONGEST_NAME || !entry.name.bytes().all(fits) {
             return Err(RegistryError::Name(entry.name.clone()));
@@ -245,12 +245,7 @@ impl Registry {
             let second = owner.map_or_else(|| listed::kind(&entry.work).to_owned(), ToString::to_string);
             return Err(RegistryError::Twice { name: entry.name.clone(), first: self.owner(tool), second });
         }
-        Ok(self.next_id())
-    }
-
-    fn next_id(&self) -> ToolId {
-        let taken = self.tools.len() + self.inner.len() + self.methods.len();
-        ToolId(u32::try_from(taken).unwrap_or(u32::MAX))
+        Ok(())
     }
 
     /// All tools, in the order in which they are listed.
@@ -342,7 +337,7 @@ fn take_text(arguments: Value) -> String {
     }
 }
 
-fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, RegistryError> {
+fn compile(entry: Registration, ladder: &Ladder) -> Result<Tool, RegistryError> {
     let schema = Value::Object(entry.input_schema);
     let validator = jsonschema::validator_for(&schema)
         .map_err(|error| RegistryError::Schema { name: entry.name.clone(), reason: error.to_string() })?;
@@ -357,7 +352,7 @@ fn compile(id: ToolId, entry: Registration, ladder: &Ladder) -> Result<Tool, Reg
     };
     let source = format!("{plain}{:?}{}", entry.work, entry.effect.label());
     Ok(Tool {
-        id,
+        id: ToolId::of(&entry.name),
         name: Arc::from(&*entry.name),
         effect: entry.effect,
         dedup: entry.dedup.unwrap_or(entry.effect.default_dedup()),

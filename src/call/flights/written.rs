@@ -115,7 +115,7 @@ impl ByText {
     }
 
     fn place(&self, call: &Unread<'_>) -> Option<(u64, &Place)> {
-        let whose = u64::from(call.principal.0) << 32 | u64::from(call.tool.0);
+        let whose = u64::from(call.principal.0).rotate_left(32) ^ call.tool.0;
         let tag = xxh3_64_with_seed(call.text.as_bytes(), self.seed ^ whose ^ call.offer.rotate_left(48));
         let place = usize::try_from(tag % u64::try_from(self.places.len()).ok()?).ok()?;
         Some((tag, self.places.get(place)?))

@@ -35,6 +35,25 @@ async fn equal_calls_of_one_principal_run_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn equal_calls_meet_though_other_tools_are_offered_by_now_and_those_of_another_tool_never() {
+    let rig = Rig::new(&[]);
+    let (caller, offer) = (rig.caller(0, 1), rig.offers());
+    offer(&["send"]);
+    let call = |tool| rig.wait_with(&caller, tool, "a", sharing(Dedup::Session));
+    let first = call("send");
+    settle().await;
+    offer(&["store", "send"]);
+    let _another = call("store");
+    let mut twin = call("send");
+    settle().await;
+    assert_eq!(rig.stage.begun(), 2);
+    rig.stage.order(rig.stage.find("a"), Order::answer("sent"));
+    let answer = end(&mut twin).await;
+    assert_eq!((text(&answer).as_str(), answer.role), ("sent", Some(Role::Follower)));
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn spelling_does_not_part_equal_arguments() {
     let rig = Rig::new(&[]);
     let caller = rig.caller(0, 1);

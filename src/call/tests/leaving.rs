@@ -7,12 +7,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::call::tests::rig::{Rig, code, end, error, pass, secs, settle, text, within};
-use crate::call::tests::stage::{Act, Order, Progress};
-use crate::call::{Answer, Call, CallError, Caller, Code, Options, Submitted, Waiter};
-use crate::ids::{PrincipalId, RequestId, SessionKey};
+use crate::call::tests::stage::{Order, Progress};
+use crate::call::{Answer, Call, CallError, Code, Options, Submitted, Waiter};
+use crate::ids::{PrincipalId, RequestId};
 use crate::lifecycle::Role;
 use crate::phase::Terminal;
-use crate::tool::{Dedup, Effect, Found, Worth};
+use crate::tool::{Dedup, Found};
 
 /// What is known of a request of principal 0.
 fn found(rig: &Rig, request: RequestId) -> Value {
@@ -411,17 +411,8 @@ async fn a_kept_outcome_outlives_the_records_of_busy_days() {
 #[tokio::test(start_paused = true)]
 async fn who_is_back_finds_its_call_though_other_tools_are_offered_by_now() {
     let rig = Rig::new(&[]);
-    let attachment = rig.calls.attachments().attach(PrincipalId(0), SessionKey::new(7));
-    let caller = Caller { attachment, ..rig.caller(0, 1) };
-    let plain = (*rig.calls.registry()).clone();
-    let offer = |names: &[&str]| {
-        let mut registry = plain.clone();
-        for name in names {
-            let work = Box::new(Act(Arc::clone(&rig.stage)));
-            registry.add_custom(name, Effect::Write, Worth::Cheap, work, &rig.config.ladder).unwrap();
-        }
-        rig.calls.offer_anew(registry);
-    };
+    let caller = rig.attached(0, 1);
+    let offer = rig.offers();
     let call = |tool, resume| {
         let options = Options { resume, ..Options::default() };
         rig.calls

@@ -17,7 +17,7 @@ use crate::call::{
 };
 use crate::config::{self, Alias, Config, Fallback, PrincipalConfig, Sources};
 use crate::deadline::Deadline;
-use crate::ids::{ClientSessionId, PrincipalId};
+use crate::ids::{ClientSessionId, PrincipalId, SessionKey};
 use crate::lifecycle::Lifecycle;
 use crate::provider::catalog::{Catalog, ProviderEntry};
 use crate::tasks::{TaskKind, Tasks};
@@ -139,6 +139,26 @@ impl Rig {
         let config = PrincipalConfig::plain("somebody");
         let principal = Arc::new(Principal::new(PrincipalId(principal), &config, 1));
         Caller { principal, session: Arc::new(session), attachment: None }
+    }
+
+    /// The same, and it may come back over another connection.
+    pub(crate) fn attached(&self, principal: u32, session: u64) -> Caller {
+        let attachment =
+            self.calls.attachments().attach(PrincipalId(principal), SessionKey::new(session.into()));
+        Caller { attachment, ..self.caller(principal, session) }
+    }
+
+    /// Offers what is offered by now and other tools, in this order; the next time others instead.
+    pub(crate) fn offers(&self) -> impl Fn(&[&str]) {
+        let plain = (*self.calls.registry()).clone();
+        move |names| {
+            let mut registry = plain.clone();
+            for name in names {
+                let work = Box::new(Act(Arc::clone(&self.stage)));
+                registry.add_custom(name, Effect::Write, Worth::Cheap, work, &self.config.ladder).unwrap();
+            }
+            self.calls.offer_anew(registry);
+        }
     }
 
     /// Hands a call over, with its arguments as JSON text.

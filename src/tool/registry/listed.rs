@@ -34,8 +34,8 @@ impl Registry {
         if jsonschema::validator_for(&entry.input_schema.clone().into()).is_err() {
             entry.input_schema = Map::from_iter([("type".into(), "object".into())]);
         }
-        let id = self.place_for(&entry, Some(&entries.owner))?;
-        let mut tool = compile(id, entry, ladder)?;
+        self.may_have_its_name(&entry, Some(&entries.owner))?;
+        let mut tool = compile(entry, ladder)?;
         let mut source = tool.definition.to_le_bytes().to_vec();
         source.extend_from_slice(entries.full.as_bytes());
         tool.definition = xxh3_64(&source);
@@ -53,7 +53,7 @@ impl Registry {
     /// # Errors
     /// A schema that is none.
     pub fn register_method(&mut self, entry: Registration, ladder: &Ladder) -> Result<(), RegistryError> {
-        let tool = compile(self.next_id(), entry, ladder)?;
+        let tool = compile(entry, ladder)?;
         self.methods.push(Arc::new(tool));
         Ok(())
     }

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::call::{Answer, Call, CallError, Continues};
-use crate::ids::{PrincipalId, SessionKey};
 
 const LABEL: &str = r#"{"k":"same"}"#;
 
@@ -134,8 +133,7 @@ async fn a_state_is_good_once_for_its_own_principal_tool_and_arguments() {
 #[tokio::test(start_paused = true)]
 async fn who_came_back_finds_its_call_again_when_its_connection_goes() {
     let rig = rig(&[]);
-    let attachment = rig.calls.attachments().attach(PrincipalId(0), SessionKey::new(7));
-    let caller = Caller { attachment, ..rig.caller(0, 1) };
+    let caller = rig.attached(0, 1);
     let (state, question) = parked(&rig, &caller, "order").await;
     let responses = json!({question: {"n": 1}}).to_string();
     let comes_back = |resume| {
@@ -156,8 +154,7 @@ async fn who_came_back_finds_its_call_again_when_its_connection_goes() {
 #[tokio::test(start_paused = true)]
 async fn who_did_not_hear_what_it_is_asked_is_asked_again_when_it_is_back() {
     let rig = rig(&[]);
-    let attachment = rig.calls.attachments().attach(PrincipalId(0), SessionKey::new(7));
-    let caller = Caller { attachment, ..rig.caller(0, 1) };
+    let caller = rig.attached(0, 1);
     let calls = |resume| {
         let options = Options { resume, ..by_results() };
         rig.calls

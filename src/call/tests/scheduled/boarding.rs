@@ -39,7 +39,7 @@ fn key(tool: u32) -> CallKey {
     CallKey {
         principal: PrincipalId(0),
         session: None,
-        tool: ToolId(tool),
+        tool: ToolId(tool.into()),
         definition: 0,
         ordinal: 0,
         digest: 7,
