@@ -230,9 +230,7 @@ where
     fn handle(&mut self, event: Event, cx: &mut Context<'_>) -> Option<End> {
         match event {
             Event::Frame(message) => {
-                // Seen here: the clock need not be read for it again.
-                self.wire.has_moved();
-                self.pulse.heard();
+                self.look_for_life();
                 self.frame(message)
             }
             Event::Over(end) => Some(end),

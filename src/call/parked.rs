@@ -86,6 +86,11 @@ impl Parked {
         self.runs.lock().remove(&state);
     }
 
+    /// Its caller could not come aboard, and may come again with the same handle.
+    fn put_back(&self, state: RequestState, entry: Entry) {
+        self.runs.lock().insert(state, entry);
+    }
+
     /// Who parked there is back without its handle, which never arrived.
     pub(super) fn forget_seat(&self, flight: &Arc<Flight>, seat: SeatNo) {
         let is_it = |entry: &Entry| Arc::ptr_eq(&entry.flight, flight) && entry.seat == seat;
@@ -157,8 +162,7 @@ impl Calls {
             Ok(seat) => seat,
             Err(NoSeat::Over) => return Err(unknown()),
             Err(NoSeat::Full) => {
-                // It is told to come again.
-                self.watch.parked().runs.lock().insert(state, entry);
+                self.watch.parked().put_back(state, entry);
                 let full = Full::Waiters { limit: self.rules.max_waiters };
                 return Err(CallError::Full { full, retry_after: Some(Duration::from_secs(1)) });
             }
